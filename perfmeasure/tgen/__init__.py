@@ -1,0 +1,1 @@
+"""Drive transfers: GraphML models, the external tgen program, the built-in generator."""
