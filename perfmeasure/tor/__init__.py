@@ -1,0 +1,1 @@
+"""Run Tor, read its control port, and make private Tor networks on loopback."""

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from perfmeasure import tether
+
+TETHER = [sys.executable, "-I", "-S", str(Path(tether.__file__))]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_program_dies_with_its_parent_however_that_dies() -> None:
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            (
+                "import os, subprocess, sys, time\n"
+                "child = subprocess.Popen([*sys.argv[1:], str(os.getpid()), 'sleep', '60'])\n"
+                "print(child.pid, flush=True)\n"
+                "time.sleep(60)"
+            ),
+            *TETHER,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    comm = Path(f"/proc/{child}/comm")
+    for _ in range(500):
+        if comm.read_text().strip() == "sleep":
+            break
+        time.sleep(0.01)
+    assert comm.read_text().strip() == "sleep"
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(500):
+        if not is_running(child):
+            return
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    raise AssertionError("the child outlived its parent by 5 s")
+
+
+def test_a_parent_that_has_gone_already_means_that_nothing_is_run() -> None:
+    done = subprocess.run(
+        [*TETHER, "1", "echo", "ran"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "ended before its child began" in done.stderr
+
+
+def test_the_program_has_a_session_of_its_own_and_the_default_sigpipe() -> None:
+    code = "import os, signal; print(os.getsid(0) == os.getpid(), signal.getsignal(signal.SIGPIPE))"
+    shell = "trap - PIPE; cat /proc/self/status | grep SigIgn"
+    own = subprocess.run(
+        [*TETHER, str(os.getpid()), sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert own.stdout.startswith("True")
+    ignored = subprocess.run(
+        [*TETHER, str(os.getpid()), "sh", "-c", shell], capture_output=True, text=True, check=True
+    )
+    mask = int(ignored.stdout.split()[1], 16)
+    assert not mask & (1 << (signal.SIGPIPE - 1))
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    done = subprocess.run(
+        [*TETHER, str(os.getpid()), "no-such-program"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "cannot run no-such-program: No such file" in done.stderr
