@@ -1,0 +1,128 @@
+"""The commands ``analyze`` and ``validate``; they print, the modules beside them do the work."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from perfmeasure.analysis import database, onionperf, pipeline, statistics, validation
+from perfmeasure.errors import InputError
+from perfmeasure.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FORMATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "perfmeasure-1.0": lambda document: document,
+    "onionperf-3.1": onionperf.to_3_1,
+}
+_FAULTS_SHOWN = 20
+
+
+@click.command("analyze")
+@click.argument(
+    "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write; .xz, .gz or .zst at its end compresses.",
+)
+@click.option("-n", "--nickname", help="Key of the data; without it, the host in the logs.")
+@click.option("-a", "--address", help="Address that the measurement was made from.")
+@click.option("-d", "--date", metavar="YYYY-MM-DD", help="Only what ended on that UTC day.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(list(_FORMATS)),
+    default="perfmeasure-1.0",
+    show_default=True,
+    help="Which database to write.",
+)
+def analyze_command(  # noqa: PLR0917 - click passes them by name
+    paths: tuple[Path, ...],
+    output: Path,
+    nickname: str | None,
+    address: str | None,
+    date: str | None,
+    format_name: str,
+) -> None:
+    """Turn logs into a database.
+
+    Each PATH is a log of TGen or of Tor's control port, a folder with such logs in it (a
+    measurement's --prefix, or many of them), or - for standard input; plain or compressed.
+    """
+    document = pipeline.analyze(paths, nickname=nickname, measurement_ip=address, date=date)
+    for line in itertools.chain(_input_lines(document), _result_lines(document)):
+        click.echo(line, err=True)
+    database.save(_FORMATS[format_name](document), output)
+    size = format_bytes(output.stat().st_size)
+    click.echo(f"wrote {output} ({format_name}, {size})", err=True)
+
+
+def _input_lines(document: dict[str, Any]) -> list[str]:
+    said = []
+    for log in document["meta"]["inputs"]:
+        name = log["name"]
+        if "looks_like" in log:
+            said.append(f"{name}: not used: {log['looks_like']}")
+            continue
+        if "lines" not in log:
+            said.append(f"{name}: empty")
+            continue
+        lines = log["lines"]
+        rejected = sum(lines["rejected"].values())
+        role = f"{log['kind']} of the {log['side']}"
+        if not log["is_in_data"]:
+            role += " (counted, not in the database)"
+        said.append(
+            f"{name}: {role}: {lines['total']} lines, {lines['used']} used, "
+            f"{lines['skipped']} not needed, {rejected} rejected"
+        )
+        said += [f"  {count} rejected: {why}" for why, count in lines["rejected"].items()]
+        said += [f"  {first}" for first in log["rejected_first"]]
+    return said
+
+
+def _result_lines(document: dict[str, Any]) -> list[str]:
+    said = []
+    for nickname, node in document["data"].items():
+        single = {"data": {nickname: node}}
+        for kind, found in statistics.describe(single).destinations.items():
+            failed = found.count - found.successes - found.incomplete
+            said.append(
+                f"{nickname}: {found.count} transfers by {kind}: {found.successes} succeeded, "
+                f"{failed} failed, {found.incomplete} not complete, {found.linked} linked to Tor"
+            )
+        transfers = node.get("tgen", {}).get("transfers", {})
+        if not any(transfer["is_complete"] for transfer in transfers.values()):
+            said.append(f"{nickname}: no transfer had ended in these logs")
+    return said or ["no client's log among these: no transfers"]
+
+
+@click.command("validate")
+@click.argument(
+    "paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+def validate_command(paths: tuple[Path, ...]) -> None:
+    """Check databases against their schema."""
+    invalid = 0
+    for path in paths:
+        document = database.load(path)
+        kind = validation.kind_of(document, str(path))
+        faults = list(itertools.islice(validation.errors(document, str(path)), _FAULTS_SHOWN + 1))
+        if not faults:
+            click.echo(f"{path}: valid {kind}")
+            continue
+        invalid += 1
+        for fault in faults[:_FAULTS_SHOWN]:
+            click.echo(f"{path}: {fault}", err=True)
+        if len(faults) > _FAULTS_SHOWN:
+            click.echo(f"{path}: and more", err=True)
+    if invalid:
+        raise InputError("validate", f"{invalid} of {len(paths)} files do not follow their schema")

@@ -1,0 +1,309 @@
+"""The database, perfmeasure-1.0: built from what the parsers found, loaded and saved.
+
+`Measurement` holds one nickname's findings as objects; `build` turns them into the document of
+docs/formats.md. An object's name is its number, and ``#2``, ``#3`` … when the number comes again;
+references between them are by that name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from typing import IO, TYPE_CHECKING, Any
+
+from perfmeasure import jsonio
+from perfmeasure.analysis import summaries
+from perfmeasure.analysis.compression import BLOCK_BYTES, compress, plain_blocks
+from perfmeasure.analysis.join import join
+from perfmeasure.analysis.phases import phases
+from perfmeasure.errors import InputError, PerfmeasureError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from perfmeasure.analysis.join import Link
+    from perfmeasure.analysis.torlog import Circuit, Connection, Guard, Stream, TorLog
+    from perfmeasure.analysis.transfers import TgenLog, Transfer
+
+TYPE = "perfmeasure"
+VERSION = "1.0"
+
+
+@dataclasses.dataclass
+class Measurement:
+    """What was found out about one nickname. Either log may be missing."""
+
+    measurement_ip: str
+    tgen: TgenLog | None = None
+    tor: TorLog | None = None
+    _links: list[Link] = dataclasses.field(default_factory=list)
+
+    def link(self) -> None:
+        """Sort the transfers by their start and link each to its stream."""
+        transfers = self.tgen.transfers if self.tgen else []
+        transfers.sort(key=lambda transfer: (transfer.start, transfer.base_id))
+        self._links = join(transfers, self.tor.streams if self.tor else ())
+
+    def cut_to(self, begin: float, end: float) -> None:
+        """Keep what ended from ``begin`` to before ``end`` (Unix seconds), and what it refers to.
+
+        What has not ended counts as of its last sign of life.
+        """
+        streams: set[Stream] = set()
+        circuits: set[Circuit] = set()
+        if self.tgen:
+            kept = [
+                (transfer, link)
+                for transfer, link in zip(self.tgen.transfers, self._links, strict=True)
+                if begin <= transfer.end < end
+            ]
+            self._links = [link for _, link in kept]
+            self.tgen.transfers = [transfer for transfer, _ in kept]
+            for link in self._links:
+                streams.update((link.stream,) if link.stream else link.candidates)
+        if not self.tor:
+            return
+        log = self.tor
+        log.streams = [s for s in log.streams if begin <= s.last_seen < end or s in streams]
+        for stream in log.streams:
+            for circuit in (stream.circuit, stream.succeeded_on, stream.sent_on):
+                if circuit:
+                    circuits.add(circuit)
+        log.circuits = [c for c in log.circuits if begin <= c.last_seen < end or c in circuits]
+        log.guards = [
+            g
+            for g in log.guards
+            if min(g.times.values(), default=0) < end and g.times.get("dropped_ts", end) >= begin
+        ]
+        log.connections = [
+            c for c in log.connections if c.first_seen < end and (c.ended or end) >= begin
+        ]
+        log.bytes_read = {s: n for s, n in log.bytes_read.items() if begin <= s < end}
+        log.bytes_written = {s: n for s, n in log.bytes_written.items() if begin <= s < end}
+        log.gaps = [gap for gap in log.gaps if gap[0] < end and (gap[1] or end) >= begin]
+
+    def record(self) -> dict[str, Any]:
+        """Return the nickname's part of the document."""
+        document: dict[str, Any] = {"measurement_ip": self.measurement_ip}
+        names = _Names(self.tor) if self.tor else None
+        if self.tgen:
+            document["tgen"] = {
+                "transfers": {
+                    name: _transfer_record(name, transfer, link, names)
+                    for name, transfer, link in zip(
+                        _unique(t.base_id for t in self.tgen.transfers),
+                        self.tgen.transfers,
+                        self._links,
+                        strict=True,
+                    )
+                },
+                "transfers_summary": summaries.transfers_summary(self.tgen.transfers, self._links),
+            }
+        if self.tor and names:
+            document["tor"] = _tor_record(self.tor, names)
+        return document
+
+
+class _Names:
+    """The name of each stream and circuit in the database."""
+
+    def __init__(self, log: TorLog) -> None:
+        self.streams: dict[Stream, str] = dict(
+            zip(log.streams, _unique(str(s.number) for s in log.streams), strict=True)
+        )
+        self.circuits: dict[Circuit, str] = dict(
+            zip(log.circuits, _unique(str(c.number) for c in log.circuits), strict=True)
+        )
+
+
+def _unique(ids: Iterable[str]) -> Iterator[str]:
+    """Yield each id, with ``#2`` and so on when it was there before."""
+    counts: dict[str, int] = {}
+    for base in ids:
+        counts[base] = counts.get(base, 0) + 1
+        yield base if counts[base] == 1 else f"{base}#{counts[base]}"
+
+
+def _transfer_record(
+    name: str, transfer: Transfer, link: Link, names: _Names | None
+) -> dict[str, Any]:
+    links: dict[str, Any] = {"status": link.status}
+    if names and link.stream:
+        links["stream"] = names.streams[link.stream]
+        if circuit := link.circuit:
+            links["circuit"] = names.circuits[circuit]
+            if guard := circuit.guard_fingerprint:
+                links["guard"] = guard
+    elif names and link.candidates:
+        links["candidates"] = [names.streams[stream] for stream in link.candidates]
+    return {
+        **transfer.record,
+        "transfer_id": name,
+        "links": links,
+        "phases": phases(transfer, link.stream),
+    }
+
+
+def _tor_record(log: TorLog, names: _Names) -> dict[str, Any]:
+    sets: dict[str, list[str]] = {}
+    for circuit, name in names.circuits.items():
+        if circuit.conflux_id:
+            sets.setdefault(circuit.conflux_id, []).append(name)
+    return {
+        "bandwidth_summary": summaries.bandwidth_summary(log),
+        "circuits": {
+            name: _circuit_record(circuit, sets.get(circuit.conflux_id, []))
+            for circuit, name in names.circuits.items()
+        },
+        "circuits_summary": summaries.circuits_summary(log),
+        "gaps": [
+            {"unix_ts_start": begin, **({"unix_ts_end": end} if end is not None else {})}
+            for begin, end in log.gaps
+        ],
+        "guards": [_guard_record(guard) for guard in log.guards],
+        "or_connections": {
+            name: _connection_record(connection)
+            for connection, name in zip(
+                log.connections, _unique(c.number for c in log.connections), strict=True
+            )
+        },
+        "streams": {name: _stream_record(stream, names) for stream, name in names.streams.items()},
+        "streams_summary": summaries.streams_summary(log),
+    }
+
+
+def _since(start: float, events: Iterable[tuple[str, float]]) -> list[list[Any]]:
+    return [[name, ts - start] for name, ts in events]
+
+
+def _circuit_record(circuit: Circuit, conflux_circuits: list[str]) -> dict[str, Any]:
+    start = circuit.start if circuit.start is not None else circuit.first_seen
+    record: dict[str, Any] = {
+        "circuit_id": circuit.number,
+        "cbt_set": circuit.is_cbt_set,
+        "elapsed_seconds": _since(start, circuit.events),
+        "is_complete": circuit.ended is not None,
+        "unix_ts_start": start,
+    }
+    optional: dict[str, Any] = {
+        "build_quantile": circuit.build_quantile,
+        "build_timeout": circuit.build_timeout_ms,
+        "buildtime_seconds": None if circuit.built is None else circuit.built - start,
+        "conflux_circuits": conflux_circuits or None,
+        "current_guards": [_guard_record(guard) for guard in circuit.current_guards] or None,
+        "failure_reason_local": circuit.failure_reason_local or None,
+        "failure_reason_remote": circuit.failure_reason_remote or None,
+        "path": [[hop] if ts is None else [hop, ts - start] for hop, ts in circuit.path] or None,
+        "unix_ts_end": circuit.ended,
+    }
+    record.update((key, value) for key, value in optional.items() if value is not None)
+    return record
+
+
+def _stream_record(stream: Stream, names: _Names) -> dict[str, Any]:
+    start = stream.started if stream.started is not None else stream.first_seen
+    record: dict[str, Any] = {
+        "elapsed_seconds": _since(start, stream.events),
+        "is_complete": stream.ended is not None,
+        "stream_id": stream.number,
+        "target": stream.target,
+        "unix_ts_start": start,
+    }
+    optional: dict[str, Any] = {
+        "circuit_id": names.circuits[stream.circuit] if stream.circuit else None,
+        "failure_reason_local": stream.failure_reason_local or None,
+        "failure_reason_remote": stream.failure_reason_remote or None,
+        "source": stream.source or None,
+        "unix_ts_end": stream.ended,
+    }
+    record.update((key, value) for key, value in optional.items() if value is not None)
+    return record
+
+
+def _guard_record(guard: Guard) -> dict[str, Any]:
+    return {"fingerprint": guard.fingerprint, "nickname": guard.nickname, **guard.times}
+
+
+def _connection_record(connection: Connection) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "elapsed_seconds": _since(connection.first_seen, connection.events),
+        "endpoint": connection.endpoint,
+        "is_complete": connection.ended is not None,
+        "unix_ts_start": connection.first_seen,
+    }
+    if connection.ended is not None:
+        record["unix_ts_end"] = connection.ended
+    return record
+
+
+def build(measurements: dict[str, Measurement], meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the document of several nicknames."""
+    return {
+        "type": TYPE,
+        "version": VERSION,
+        "meta": meta,
+        "data": {nickname: found.record() for nickname, found in measurements.items()},
+    }
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a JSON document, compressed or not.
+
+    Raises:
+        InputError: it cannot be read, is cut short, or is no JSON object.
+    """
+
+    def cut_short(reason: str) -> None:
+        raise InputError(str(path), reason, "a whole file", "fetch or write it again")
+
+    try:
+        with path.open("rb") as file:
+            text = b"".join(plain_blocks(_blocks_of(file), cut_short))
+    except OSError as error:
+        raise InputError(str(path), f"cannot be read ({error.strerror})", "a database") from error
+    document = jsonio.loads(text, str(path))
+    if not isinstance(document, dict):
+        raise InputError(str(path), "JSON, but no object", "a database")
+    return document
+
+
+def _blocks_of(file: IO[bytes]) -> Iterator[bytes]:
+    while block := file.read(BLOCK_BYTES):
+        yield block
+
+
+def save(document: dict[str, Any], path: Path) -> None:
+    """Write a document in canonical form, compressed as ``path`` ends; whole or not at all.
+
+    Raises:
+        UsageError: ``path`` is a folder or a device.
+        PerfmeasureError: it cannot be written; nothing is left behind.
+    """
+    if path.exists() and not path.is_file():
+        raise UsageError(str(path), "is not a plain file", "a file to write, or a new name")
+    data = compress(jsonio.canonical(document), path.suffix)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with unfinished.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise PerfmeasureError(
+            str(path),
+            f"cannot be written ({error.strerror})",
+            next_step="free some space, or write elsewhere with -o",
+        ) from error

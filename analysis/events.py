@@ -1,0 +1,184 @@
+"""The text of Tor's control-port events, taken apart (control-spec, section 4.1).
+
+Each function takes what follows the event's name and gives a tuple, or raises `RejectedError` with
+the reason why the line cannot be used.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from perfmeasure.analysis.torlog import HOP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_STREAM_STATUSES = frozenset({
+    "NEW", "NEWRESOLVE", "REMAP", "SENTCONNECT", "SENTRESOLVE", "SUCCEEDED", "FAILED", "CLOSED",
+    "DETACHED", "CONTROLLER_WAIT", "XOFF_SENT", "XOFF_RECV", "XON_SENT", "XON_RECV",
+})  # fmt: skip
+_CIRCUIT_STATUSES = {
+    "CIRC": frozenset({"LAUNCHED", "BUILT", "GUARD_WAIT", "EXTENDED", "FAILED", "CLOSED"}),
+    "CIRC_MINOR": frozenset({"PURPOSE_CHANGED", "CANNIBALIZED"}),
+}
+_CONNECTION_STATUSES = frozenset({"NEW", "LAUNCHED", "CONNECTED", "FAILED", "CLOSED"})
+_GUARD_STATUSES = frozenset({"NEW", "UP", "DOWN", "DROPPED", "BAD", "GOOD", "BAD_L2", "GOOD_L2"})
+_WORD = re.compile(r'(?:[^ "]|"(?:[^"\\]|\\.)*")+')
+_NUMBER = re.compile(r"\d{1,15}\Z", re.ASCII)
+
+
+class RejectedError(Exception):
+    """A line that cannot be used; its text is the reason."""
+
+
+class StreamEvent(NamedTuple):
+    """STREAM. ``circuit`` is 0 for none; of ``values``, SOCKS names and passwords are left out."""
+
+    number: int
+    status: str
+    circuit: int
+    target: str
+    values: dict[str, str]
+
+
+class CircuitEvent(NamedTuple):
+    """CIRC or CIRC_MINOR. ``path`` is of ``$FINGERPRINT~nickname``."""
+
+    number: int
+    status: str
+    path: list[str]
+    values: dict[str, str]
+
+    @property
+    def purpose(self) -> str:
+        """What the circuit is for."""
+        return self.values.get("PURPOSE", "UNKNOWN")
+
+    @property
+    def hidden_service_state(self) -> str:
+        """``HS_STATE``, and ``:REND_QUERY`` if there is one."""
+        state = self.values.get("HS_STATE", "UNKNOWN")
+        query = self.values.get("REND_QUERY")
+        return f"{state}:{query}" if query else state
+
+
+class GuardEvent(NamedTuple):
+    """GUARD. ``kind`` is ENTRY for those that we know."""
+
+    kind: str
+    fingerprint: str
+    nickname: str
+    status: str
+
+
+class ConnectionEvent(NamedTuple):
+    """ORCONN. ``number`` is tor's ID, or the endpoint where an old tor gives none."""
+
+    number: str
+    endpoint: str
+    status: str
+
+
+class BuildTimeoutEvent(NamedTuple):
+    """BUILDTIMEOUT_SET. ``kind`` is COMPUTED, RESET, SUSPENDED, DISCARD or RESUME."""
+
+    kind: str
+    timeout_ms: int
+    quantile: float
+
+
+def stream(text: str) -> StreamEvent:
+    """Read ``ID STATUS CIRCUIT TARGET KEY=VALUE…``."""
+    words = _words(text)
+    if len(words) < 4 or not _are_numbers(words[0], words[2]):
+        raise RejectedError("STREAM is cut or garbled")
+    if words[1] not in _STREAM_STATUSES:
+        raise RejectedError("STREAM with a status that is not known")
+    values = {
+        key: value for key, value in _values(words[4:]).items() if not key.startswith("SOCKS_")
+    }
+    return StreamEvent(int(words[0]), words[1], int(words[2]), words[3], values)
+
+
+def circuit(text: str, name: str) -> CircuitEvent:
+    """Read ``ID STATUS [PATH] KEY=VALUE…``, of the event ``name``."""
+    words = _words(text)
+    if len(words) < 2 or not _are_numbers(words[0]):
+        raise RejectedError(f"{name} is cut or garbled")
+    if words[1] not in _CIRCUIT_STATUSES[name]:
+        raise RejectedError(f"{name} with a status that is not known")
+    path = []
+    # An old tor joins fingerprint and name of a named relay by "=", as in a key with its value.
+    if len(words) > 2 and (words[2].startswith("$") or "=" not in words[2]):
+        path = words[2].split(",")
+        if not all(HOP.match(hop) for hop in path):
+            raise RejectedError(f"{name} with a path that is none")
+    return CircuitEvent(int(words[0]), words[1], path, _values(words[3 if path else 2 :]))
+
+
+def guard(text: str) -> GuardEvent:
+    """Read ``ENTRY $FINGERPRINT~NICKNAME STATUS``."""
+    words = text.split(" ")
+    if len(words) < 3 or words[2] not in _GUARD_STATUSES:
+        raise RejectedError("GUARD is cut or garbled")
+    match = HOP.match(words[1])
+    if match is None:
+        raise RejectedError("GUARD without a fingerprint")
+    return GuardEvent(words[0], match[1].upper(), match[2] or "", words[2])
+
+
+def connection(text: str) -> ConnectionEvent:
+    """Read ``ENDPOINT STATUS [KEY=VALUE…]``."""
+    words = text.split(" ")
+    if len(words) < 2 or words[1] not in _CONNECTION_STATUSES:
+        raise RejectedError("ORCONN is cut or garbled")
+    return ConnectionEvent(_values(words[2:]).get("ID", words[0]), words[0], words[1])
+
+
+def bandwidth(text: str) -> tuple[int, int]:
+    """Read ``READ WRITTEN``, bytes in the last second."""
+    words = text.split(" ")
+    if len(words) < 2 or not _are_numbers(words[0], words[1]):
+        raise RejectedError("BW is cut or garbled")
+    return int(words[0]), int(words[1])
+
+
+def build_timeout(text: str) -> BuildTimeoutEvent:
+    """Read ``KIND … TIMEOUT_MS=… CUTOFF_QUANTILE=…``."""
+    kind, _, rest = text.partition(" ")
+    values = _values(rest.split(" "))
+    try:
+        timeout_ms, quantile = int(values["TIMEOUT_MS"][:15]), float(values["CUTOFF_QUANTILE"])
+    except (KeyError, ValueError):
+        raise RejectedError("BUILDTIMEOUT_SET is cut or garbled") from None
+    if not (timeout_ms >= 0 and 0 <= quantile <= 1):
+        raise RejectedError("BUILDTIMEOUT_SET is cut or garbled")
+    return BuildTimeoutEvent(kind, timeout_ms, quantile)
+
+
+def unix_ts(time_created: str) -> float | None:
+    """Return ``2026-11-22T00:57:46.289288``, which is UTC, as Unix time; None if it is no time."""
+    try:
+        return datetime.fromisoformat(time_created).replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _words(text: str) -> list[str]:
+    """Split at spaces outside quotes; a quote that is not closed spoils the line."""
+    if '"' not in text:
+        return text.split(" ")
+    words = _WORD.findall(text)
+    if " ".join(words) != text:
+        raise RejectedError("a quote is not closed")
+    return words
+
+
+def _values(words: Iterable[str]) -> dict[str, str]:
+    return {key: value for key, is_pair, value in (w.partition("=") for w in words) if is_pair}
+
+
+def _are_numbers(*words: str) -> bool:
+    return all(_NUMBER.match(word) for word in words)

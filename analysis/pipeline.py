@@ -1,0 +1,240 @@
+"""From paths to one database: find the logs, pair them, parse, link, build."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import perfmeasure
+from perfmeasure import jsonio
+from perfmeasure.analysis import database, source, tgen, torctl
+from perfmeasure.analysis.source import Kind
+from perfmeasure.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from perfmeasure.analysis.source import Input
+    from perfmeasure.analysis.torlog import TorLog
+    from perfmeasure.analysis.transfers import TgenLog
+
+_DAY_SECONDS = 86400
+_REASONS_SHOWN = 5
+
+
+@dataclasses.dataclass
+class _Pair:
+    """The client's two logs of one measurement folder."""
+
+    tgen: TgenLog | None = None
+    tor: TorLog | None = None
+
+    @property
+    def host(self) -> str:
+        """The host that the logs name, fit to be a key, or nothing."""
+        host = (self.tgen.host if self.tgen else "") or (self.tor.host if self.tor else "")
+        return re.sub(r"[^A-Za-z0-9._-]", "-", host)
+
+
+def analyze(
+    paths: Sequence[Path],
+    *,
+    nickname: str | None = None,
+    measurement_ip: str | None = None,
+    date: str | None = None,
+    host: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the perfmeasure-1.0 database of the logs in ``paths``.
+
+    Args:
+        paths: log files, folders with logs in them, or ``-`` for standard input.
+        nickname: the key of ``data``; without it, the host that the logs name.
+        measurement_ip: the address that the measurement was made from.
+        date: keep only what ended on that UTC day, ``YYYY-MM-DD``. Logs of other days are not
+            read, except the neighbouring ones, in which such transfers may have begun.
+        host: facts about the measuring host, for ``meta``.
+
+    Raises:
+        InputError: none of the paths holds a log that we know.
+        UsageError: ``date`` is no date.
+    """
+    day = _day(date) if date else None
+    logs = source.find(paths)
+    known = [log for log in logs if log.kind in (Kind.TGEN, Kind.TORCTL)]
+    if not known:
+        raise _unknown(paths, logs)
+    if day:
+        known = _near(known, day)
+    with jsonio.no_garbage_collection():
+        measurements, sources = _read(known, nickname, measurement_ip or "unknown", day)
+        used = {id(log) for log in known}
+        meta: dict[str, Any] = {
+            "tool": "perfmeasure",
+            "tool_version": perfmeasure.__version__,
+            "inputs": [
+                _input_record(log)
+                for log in logs
+                if id(log) in used or log.kind not in (Kind.TGEN, Kind.TORCTL)
+            ],
+            "sources": sources,
+        }
+        if host:
+            meta["host"] = host
+        if date:
+            meta["date"] = date
+        return database.build(measurements, meta)
+
+
+def _day(date: str) -> tuple[float, float]:
+    try:
+        begin = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError as error:
+        raise UsageError("date", f"{date!r} is not a day", "YYYY-MM-DD") from error
+    return begin, begin + _DAY_SECONDS
+
+
+def _near(logs: list[Input], day: tuple[float, float]) -> list[Input]:
+    """Leave out the logs that end a day before ``day`` or begin a day after it.
+
+    A log ends where the next of its instance begins, so that nothing has to be unpacked to know.
+    """
+    begin, end = day[0] - _DAY_SECONDS, day[1] + _DAY_SECONDS
+    kept = []
+    for index, log in enumerate(logs):
+        following = (
+            other.first_unix_ts
+            for other in logs[index + 1 :]
+            if (other.root, other.kind, other.side) == (log.root, log.kind, log.side)
+        )
+        if log.first_unix_ts < end and next(following, begin) >= begin:
+            kept.append(log)
+    return kept
+
+
+def _read(
+    logs: list[Input],
+    nickname: str | None,
+    measurement_ip: str,
+    day: tuple[float, float] | None,
+) -> tuple[dict[str, database.Measurement], dict[str, Any]]:
+    """Parse, pair and link. Return the measurements and their sources, by nickname."""
+    instances: dict[tuple[str, Kind, str], list[Input]] = {}
+    for log in logs:
+        instances.setdefault((log.root, log.kind, log.side), []).append(log)
+    pairs: dict[str, _Pair] = {}
+    for (root, kind, side), files in sorted(instances.items()):
+        pair = pairs.setdefault(root, _Pair())
+        if kind is Kind.TGEN:
+            _add_tgen(pair, files, side)
+        else:
+            _add_tor(pair, files, side)
+    measurements: dict[str, database.Measurement] = {}
+    sources: dict[str, Any] = {}
+    for pair in pairs.values():
+        if pair.tgen is None and pair.tor is None:
+            continue
+        name = nickname or pair.host or "unknown"
+        found = measurements.setdefault(name, database.Measurement(measurement_ip))
+        said = sources.setdefault(name, {"generators": [], "tor_versions": []})
+        if pair.tgen:
+            found.tgen = _merged_tgen(found.tgen, pair.tgen)
+            said["generators"] += [
+                g for g in (pair.tgen.program,) if g not in ("", *said["generators"])
+            ]
+        if pair.tor:
+            found.tor = _merged_tor(found.tor, pair.tor)
+            said["tor_versions"] += [
+                v for v in pair.tor.tor_versions if v not in said["tor_versions"]
+            ]
+    for found in measurements.values():
+        found.link()
+        if day:
+            found.cut_to(*day)
+    return measurements, sources
+
+
+def _add_tgen(pair: _Pair, files: list[Input], side: str) -> None:
+    log = tgen.read_logs(files)
+    # What it did counts, not what it is called: only a server never begins a stream.
+    is_server = not log.transfers and (log.passive_count > 0 or side == "server")
+    for file in files:
+        file.side = "server" if is_server else "client"
+    if not is_server:
+        pair.tgen = _merged_tgen(pair.tgen, log)
+
+
+def _add_tor(pair: _Pair, files: list[Input], side: str) -> None:
+    log = torctl.read_logs(files)
+    is_client = any(stream.source_port for stream in log.streams)
+    is_server = not is_client and side == "server"
+    for file in files:
+        file.side = "server" if is_server else "client"
+    if not is_server:
+        pair.tor = _merged_tor(pair.tor, log)
+
+
+def _merged_tgen(first: TgenLog | None, second: TgenLog) -> TgenLog:
+    if first is None:
+        return second
+    first.transfers += second.transfers
+    first.passive_count += second.passive_count
+    return first
+
+
+def _merged_tor(first: TorLog | None, second: TorLog) -> TorLog:
+    if first is None:
+        return second
+    first.streams += second.streams
+    first.circuits += second.circuits
+    first.guards += second.guards
+    first.connections += second.connections
+    first.gaps += second.gaps
+    for mine, other in (
+        (first.bytes_read, second.bytes_read),
+        (first.bytes_written, second.bytes_written),
+    ):
+        for second_, count in other.items():
+            mine[second_] = mine.get(second_, 0) + count
+    return first
+
+
+def _input_record(log: Input) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "name": log.name,
+        "kind": str(log.kind),
+    }
+    if log.kind is Kind.UNKNOWN:
+        return {**record, "looks_like": log.looks_like}
+    if log.kind is Kind.EMPTY:
+        return record
+    counts = log.counts
+    return {
+        **record,
+        "side": log.side,
+        "is_in_data": log.side != "server",
+        "size_bytes": log.size_bytes,
+        "sha256": log.sha256,
+        "unix_ts_first": log.first_unix_ts,
+        "unix_ts_last": log.last_unix_ts,
+        "lines": {
+            "total": counts.lines,
+            "used": counts.used,
+            "skipped": counts.skipped,
+            "rejected": dict(sorted(counts.rejected.items())),
+        },
+        "rejected_first": [f"{log.name}:{number}: {why}" for number, why in counts.examples],
+    }
+
+
+def _unknown(paths: Sequence[Path], logs: list[Input]) -> InputError:
+    where = ", ".join(str(path) for path in paths)
+    wanted = "logs of TGen (or perfmeasure's generator) or of Tor's control port"
+    if not logs:
+        return InputError(where, "no file with tgen.log or torctl.log in its name", wanted)
+    seen = "; ".join(f"{log.name} is {log.looks_like}" for log in logs[:_REASONS_SHOWN])
+    if len(logs) > _REASONS_SHOWN:
+        seen += f"; and {len(logs) - _REASONS_SHOWN} more"
+    return InputError(where, f"no log that is known: {seen}", wanted)

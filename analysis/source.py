@@ -1,0 +1,280 @@
+"""Opens logs: finds them in folders, undoes their compression, recognises their kind, cuts lines.
+
+Shapes::
+
+    find(paths)      -> [Input]   one per log file, in a fixed order; only their heads are read
+    Input.batches()  -> [(number of the first line, [line, …])]   bytes, without the line feed
+
+Memory is bounded: a file is read in blocks, decompressed output is asked for in blocks, and a
+line longer than `LONGEST_LINE_BYTES` is counted as rejected instead of being collected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from perfmeasure.analysis.compression import BLOCK_BYTES, plain_blocks
+from perfmeasure.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+LONGEST_LINE_BYTES = 1 << 20
+_HEAD_BYTES = 1 << 16
+_EXAMPLES = 5
+
+# Folders of a measurement that hold no logs, or logs of others.
+_FOLDERS_PASSED_OVER = frozenset({"docroot", "htdocs", "private", "testnet", "packets"})
+_LOG_NAME = re.compile(r".*(?:tgen|torctl)\.log.*")
+_COMPRESSED = re.compile(r"(.+)\.(?:gz|xz|zst)\Z")
+_SIDE_NAME = re.compile(r"(?:tgen|tor)-(client|server)")
+
+_STAMP = rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (\d{9,10}\.\d{1,9}) "
+STAMP = re.compile(_STAMP)
+"""The first three columns of every log line that we know; group 1 is the Unix time."""
+_TGEN_LINE = re.compile(_STAMP + rb"\[(?:message|info|debug|warning|error|critical)\] \[")
+_TORCTL_LINE = re.compile(
+    _STAMP + rb"(?:650[ +-]|Starting torctl |NOTICE BOOTSTRAP |\[(?:WARNING|GAP|CLOCK)\] )"
+)
+_TOR_OWN_LINE = re.compile(rb"[A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d\.\d{3} \[")
+
+
+class Kind(enum.StrEnum):
+    """What a log is, by its content."""
+
+    TGEN = "tgen"
+    TORCTL = "torctl"
+    EMPTY = "empty"
+    UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass
+class Counts:
+    """What became of the lines of one input: ``used + skipped + sum(rejected) == lines``.
+
+    ``used`` told us something; ``skipped`` were understood and are not needed; ``rejected`` could
+    not be used, by reason. ``examples`` are the first few of those: (line number, reason).
+    """
+
+    lines: int = 0
+    used: int = 0
+    skipped: int = 0
+    rejected: dict[str, int] = dataclasses.field(default_factory=dict)
+    examples: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+
+    def reject(self, line_number: int, reason: str) -> None:
+        """Count one line that cannot be used."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append((line_number, reason))
+
+
+@dataclasses.dataclass
+class Input:
+    """One log. ``path`` None is standard input; ``name`` is how messages and the database call it.
+
+    ``side`` is what its folder or name says (``client``, ``server`` or nothing), ``root`` the
+    measurement it belongs to. ``size_bytes`` and ``sha256`` are of the bytes as stored, known
+    after `batches` has ended.
+    """
+
+    path: Path | None
+    name: str
+    root: str
+    side: str
+    kind: Kind = Kind.UNKNOWN
+    looks_like: str = ""
+    first_unix_ts: float = 0.0
+    last_unix_ts: float = 0.0
+    counts: Counts = dataclasses.field(default_factory=Counts)
+    size_bytes: int = 0
+    sha256: str = ""
+    _head: bytes = b""  # what was read of standard input to recognise it
+
+    def batches(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield the lines in batches, each with the number of its first line (from 1).
+
+        A last line without an end is passed on too. Lines are counted here; what the caller does
+        with each it counts in ``counts``. Compressed data that ends early gives what was whole and
+        counts one rejection.
+
+        Raises:
+            InputError: the file cannot be read any more.
+        """
+        counts = self.counts
+        rest = b""
+        is_too_long = False
+        for block in self._blocks():
+            lines = (rest + block).split(b"\n")
+            rest = lines.pop()
+            if is_too_long and lines:  # the end of a line that was given up
+                counts.lines += 1
+                counts.reject(counts.lines, "line is longer than 1 MiB")
+                del lines[0]
+                is_too_long = False
+            if len(rest) > LONGEST_LINE_BYTES or is_too_long:
+                rest, is_too_long = b"", True
+            if lines:
+                first = counts.lines + 1
+                counts.lines += len(lines)
+                yield first, lines
+        if is_too_long:
+            counts.lines += 1
+            counts.reject(counts.lines, "line is longer than 1 MiB")
+        elif rest:
+            counts.lines += 1
+            yield counts.lines, [rest]
+
+    def _blocks(self) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        self.size_bytes = 0
+
+        def stored() -> Iterator[bytes]:
+            with self._open() as file:
+                block = self._head or file.read(BLOCK_BYTES)
+                while block:
+                    self.size_bytes += len(block)
+                    digest.update(block)
+                    yield block
+                    block = file.read(BLOCK_BYTES)
+
+        try:
+            yield from plain_blocks(stored(), self._cut_short)
+        except OSError as error:
+            raise InputError(self.name, f"cannot be read ({error.strerror})") from error
+        self.sha256 = digest.hexdigest()
+
+    def _cut_short(self, reason: str) -> None:
+        self.counts.lines += 1  # so that the sums stay true: what is lost is at least one line
+        self.counts.reject(self.counts.lines, reason)
+
+    def _open(self) -> IO[bytes]:
+        if self.path is None:
+            return sys.stdin.buffer
+        return self.path.open("rb", buffering=0)
+
+    def recognise(self) -> None:
+        """Set ``kind`` (and ``looks_like`` when it is none of ours) and ``first_unix_ts``.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        try:
+            if self.path is None:
+                self._head = stored = sys.stdin.buffer.read(_HEAD_BYTES)
+            else:
+                with self._open() as file:
+                    stored = file.read(_HEAD_BYTES)
+        except OSError as error:
+            raise InputError(
+                self.name, f"cannot be read ({error.strerror})", "a log or a folder of logs"
+            ) from error
+        head = next(plain_blocks(iter([stored]), lambda _: None), b"")[:_HEAD_BYTES]
+        lines = head.split(b"\n")
+        for line in lines:
+            if _TGEN_LINE.match(line):
+                self.kind = Kind.TGEN
+            elif _TORCTL_LINE.match(line):
+                self.kind = Kind.TORCTL
+            else:
+                continue
+            self.first_unix_ts = self.last_unix_ts = float(line.split(b" ", 3)[2])
+            return
+        self.kind = Kind.UNKNOWN if stored else Kind.EMPTY
+        self.looks_like = _looks_like(stored, head)
+
+
+def _looks_like(stored: bytes, head: bytes) -> str:
+    """Say in a few words what a file is that we do not know."""
+    if not stored:
+        return "an empty file"
+    text = head.lstrip()
+    if not text:
+        return "compressed data that cannot be unpacked or hold nothing"
+    if _TOR_OWN_LINE.match(text):
+        return "tor's own log (the control port's events, torctl, are needed)"
+    for start, name in (
+        (b"{", "a JSON document (a database is not analysed again)"),
+        (b"<?xml", "an XML document"),
+        (b"<", "an HTML or XML document"),
+        (b"@type ", "a .tpf file"),
+        (b"\x7fELF", "a program"),
+    ):
+        if text.startswith(start):
+            return name
+    if b"\0" in head:
+        return "binary data"
+    first = text.split(b"\n", 1)[0][:80].decode("ascii", "replace").strip()
+    return f"text that begins with {first!r}"
+
+
+def find(paths: Iterable[Path]) -> list[Input]:
+    """Return the logs in ``paths`` (files, folders, ``-`` for standard input), recognised.
+
+    A folder is walked for names that contain ``tgen.log`` or ``torctl.log``. The order is by time
+    of the first line, then by name, whatever the order of the arguments.
+
+    Raises:
+        InputError: a path does not exist or cannot be read.
+    """
+    found: dict[str, Input] = {}
+    for path in paths:
+        for log in _logs_of(path):
+            key = "-" if log.path is None else str(log.path.resolve())
+            if key not in found:
+                log.recognise()
+                found[key] = log
+    return sorted(found.values(), key=lambda log: (log.first_unix_ts, log.name))
+
+
+def _logs_of(path: Path) -> Iterator[Input]:
+    if str(path) == "-":
+        yield Input(None, "standard input", "", "")
+        return
+    if not path.is_dir():
+        if not path.exists():
+            raise InputError(str(path), "does not exist", "a log or a folder of logs")
+        yield Input(path, path.name, "", _side_of(path.parent.name + "/" + path.name))
+        return
+    # A folder of one of the roles stands for itself, not for the measurement above it.
+    top = path.resolve()
+    for folder, folders, names in os.walk(path):
+        here = Path(folder)
+        is_tor_data = "state" in names and "lock" in names  # OnionPerf keeps its logs there too
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in _FOLDERS_PASSED_OVER and (name == "log_archive" or not is_tor_data)
+        )
+        for name in sorted(names):
+            plain = _COMPRESSED.match(name)
+            if not _LOG_NAME.match(name) or (plain and plain[1] in names):
+                continue
+            file = here / name
+            whole = top / file.relative_to(path)
+            root = _root_of(whole.parent)
+            # The same name whether the measurement's folder was given or one inside it.
+            relative = whole.relative_to(root if top.is_relative_to(root) else top).as_posix()
+            yield Input(file, relative, str(root), _side_of(f"{top.name}/{relative}"))
+
+
+def _side_of(name: str) -> str:
+    match = None
+    for match in _SIDE_NAME.finditer(name):  # noqa: B007 - the last one counts
+        pass
+    return match[1] if match else ""
+
+
+def _root_of(folder: Path) -> Path:
+    """Return the measurement's folder: above the roles' folders and the archive."""
+    for parent in (folder, *folder.parents):
+        if "log_archive" not in parent.parts and not _SIDE_NAME.search(parent.name):
+            return parent
+    return folder

@@ -1,0 +1,234 @@
+"""Reads TGen's logs (any 1.x, and perfmeasure-tgen's, which are alike) into transfers.
+
+What is read, all on one line each (docs/formats.md has them whole)::
+
+    Initializing TGen v1.1.2 … on host HOST …      a process began: what was open has been cut
+    Created new stream [id=…] on transport [fd=…]  a transfer began
+    [stream-status] transport [] stream [] bytes []            how far it is
+    [stream-success] | [stream-error] … bytes [] times []      how it ended
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perfmeasure.analysis.source import STAMP
+from perfmeasure.analysis.transfers import (
+    Begun,
+    TgenLog,
+    check_numbers,
+    cut_transfer,
+    ended_transfer,
+    garbled,
+    percent_of,
+    sections_of,
+    size_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perfmeasure.analysis.source import Counts, Input
+
+_LATEST_TS = 1e10  # ten digits before the point, as in `STAMP`
+
+
+class TgenParser:
+    """Reads the logs of one generator in the order of time: `read` each, then `finish`."""
+
+    def __init__(self) -> None:
+        self.log = TgenLog()
+        # Key: the line's text from ``fd=`` to the state, and from ``id=`` to the name.
+        self._open: dict[tuple[bytes, bytes], Begun] = {}
+        self._ends: set[tuple[bytes, bytes, str, str]] = set()
+        self._last_ts = 0.0
+
+    def read(self, log: Input) -> None:
+        """Read one log.
+
+        Raises:
+            InputError: the file cannot be read any more.
+        """
+        counts = log.counts
+        for first, lines in log.batches():
+            self._read_batch(first, lines, counts)
+            self._note_last_stamp(lines)
+        log.last_unix_ts = max(log.first_unix_ts, self._last_ts)
+
+    def finish(self) -> TgenLog:
+        """Return what was read; transfers that have not ended are kept, not complete."""
+        self._cut_open(self._last_ts)
+        return self.log
+
+    def _read_batch(self, first: int, lines: list[bytes], counts: Counts) -> None:
+        used = skipped = 0
+        for number, line in enumerate(lines, first):
+            at = line.find(b"] [stream-status] transport [", 38, 200)
+            if at >= 0:
+                try:
+                    self._status(line, at + 29)
+                except (ValueError, IndexError):
+                    counts.reject(number, "stream-status is cut or garbled")
+                else:
+                    used += 1
+                continue
+            reason = self._read_other(line)
+            if reason is None:
+                skipped += 1
+            elif reason == "":
+                used += 1
+            else:
+                counts.reject(number, reason)
+        counts.used += used
+        counts.skipped += skipped
+
+    def _status(self, line: bytes, at: int) -> None:
+        """Read the most frequent line by far: cut out what is needed, nothing else.
+
+        Raises:
+            ValueError, IndexError: it is not as it should be.
+        """
+        after = line.index(b",state=", at)
+        stream = line.index(b"] stream [id=", after)
+        key = (line[at:after], line[stream + 10 : line.index(b",name=", stream)])
+        fields = line[line.index(b"] bytes [", stream) + 9 :].rstrip().split(b",")
+        _, _, recv, send, recv_percent, send_percent = fields
+        if recv[:19] != b"payload-bytes-recv=" or send_percent[-1:] != b"]":
+            garbled()
+        reached = (
+            float(line[20:37]), int(recv[19:]), int(send[19:]),
+            percent_of(recv_percent[22:]), percent_of(send_percent[22:-1]),
+        )  # fmt: skip
+        if not 0 < reached[0] < _LATEST_TS:  # which also keeps out NaN
+            garbled()
+        begun = self._open.get(key) or self._begin(line, key)
+        begun.reach(*reached)
+        begun.line = line
+
+    def _read_other(self, line: bytes) -> str | None:
+        """Read a line that is not of the frequent kind.
+
+        Return "" when it was used, None when it is of no use, else why it was rejected.
+        """
+        stamp = STAMP.match(line)
+        if stamp is None:
+            return None if not line.strip() else "no time stamp"
+        ts = float(stamp[1])
+        at = line.find(b"] [stream-", stamp.end())
+        if at >= 0:
+            return self._end(ts, line, at + 3)
+        at = line.find(b" Created new stream [id=", stamp.end())
+        if at >= 0:
+            return self._created(line, at + 21)
+        at = line.find(b"Initializing ", stamp.end())
+        if at >= 0:
+            return self._initializing(ts, line[at:])
+        if line.find(b"] [transfer-", stamp.end()) >= 0:
+            return "transfer-* line of TGen before 1.0, not read yet"
+        return None
+
+    def _initializing(self, ts: float, text: bytes) -> str:
+        words = text.decode("utf-8", "replace").split()
+        if "host" not in words[:-1]:
+            return "Initializing line without a host"
+        self._cut_open(ts)
+        self.log.host = self.log.host or words[words.index("host") + 1]
+        self.log.program = " ".join(words[1:3])
+        return ""
+
+    def _created(self, line: bytes, at: int) -> str:
+        try:
+            middle = line.index(b"] on transport [fd=", at)
+            key = (
+                line[middle + 16 : line.index(b",state=", middle)],
+                line[at : line.index(b",name=", at)],
+            )
+            if b"vertexid=passive-stream" not in key[1]:  # whose name is not known yet
+                self._begin(line, key)
+        except ValueError:
+            return "Created new stream is cut or garbled"
+        return ""
+
+    def _begin(self, line: bytes, key: tuple[bytes, bytes]) -> Begun:
+        """Note a transfer by the first line about it.
+
+        Raises:
+            ValueError: the line is not as it should be.
+        """
+        sections = sections_of(line)
+        if sections is None:
+            garbled()
+        check_numbers(sections)
+        stamp = STAMP.match(line)
+        if stamp is None:
+            garbled()
+        self._open[key] = begun = Begun(float(stamp[1]), line)
+        return begun
+
+    def _end(self, ts: float, line: bytes, at: int) -> str:
+        """Read a stream-success or stream-error line; ``at`` is behind its opening bracket."""
+        word = line[at : line.find(b"]", at)]
+        if word not in (b"stream-success", b"stream-error"):
+            return "stream line is cut or of an unknown kind"
+        sections = sections_of(line)
+        if sections is None or set(sections) != {"transport", "stream", "bytes", "times"}:
+            return f"{word.decode()} is cut or garbled"
+        try:
+            key = (
+                line[line.index(b"[fd=", at) + 1 : line.index(b",state=", at)],
+                line[line.index(b" [id=", at) + 2 : line.index(b",name=", at)],
+            )
+            if sections["stream"]["vertexid"].startswith("passive-stream"):
+                self._open.pop(key, None)
+                self.log.passive_count += 1
+                return ""
+            end = (*key, sections["times"]["created-ts"], sections["times"]["now-ts"])
+            if end in self._ends:
+                return "the same end of a transfer again"
+            begun = self._open.get(key) or Begun(ts, line)
+            size = sections["bytes"]
+            begun.reach(
+                ts,
+                size_of(size["payload-bytes-recv"]),
+                size_of(size["payload-bytes-send"]),
+                percent_of(size["payload-progress-recv"]),
+                percent_of(size["payload-progress-send"]),
+            )
+            is_error = word == b"stream-error"
+            self.log.transfers.append(ended_transfer(sections, begun, ts, is_error=is_error))
+            self._open.pop(key, None)
+            self._ends.add(end)
+        except ValueError:
+            return f"{word.decode()} has a number that is none"
+        return ""
+
+    def _cut_open(self, ts: float) -> None:
+        """Keep the transfers that are open as cut at ``ts``."""
+        for begun in self._open.values():
+            try:
+                transfer = cut_transfer(begun.line, begun, ts)
+            except ValueError:
+                transfer = cut_transfer(begun.first_line, begun, ts)
+            if transfer.base_id.startswith("passive-stream"):
+                self.log.passive_count += 1
+            else:
+                self.log.transfers.append(transfer)
+        self._open.clear()
+
+    def _note_last_stamp(self, lines: list[bytes]) -> None:
+        for line in reversed(lines):
+            if stamp := STAMP.match(line):
+                self._last_ts = max(self._last_ts, float(stamp[1]))
+                return
+
+
+def read_logs(logs: Iterable[Input]) -> TgenLog:
+    """Read the logs of one generator, given in the order of time.
+
+    Raises:
+        InputError: a file cannot be read any more.
+    """
+    parser = TgenParser()
+    for log in logs:
+        parser.read(log)
+    return parser.finish()

@@ -1,0 +1,118 @@
+"""What the logs of one tor say, as objects that refer to one another.
+
+Times are Unix seconds. ``events`` are (name, time) in order of the log, named as OnionPerf does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+HOP = re.compile(r"\$([0-9A-F]{40})(?:[~=](\w{1,19}))?\Z", re.IGNORECASE | re.ASCII)
+"""A relay in a path: group 1 is its fingerprint, 2 its nickname."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Circuit:
+    """One circuit. Times are Unix seconds, None while not seen.
+
+    ``events`` are (name, time) in order, named as OnionPerf does; ``path`` is one [hop, time] per
+    relay, where time is None if its EXTENDED was not seen.
+    """
+
+    number: int
+    first_seen: float
+    last_seen: float
+    launched: float | None = None
+    created: float | None = None
+    built: float | None = None
+    ended: float | None = None
+    events: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    path: list[tuple[str, float | None]] = dataclasses.field(default_factory=list)
+    time_created: str = ""
+    conflux_id: str = ""
+    failure_reason_local: str = ""
+    failure_reason_remote: str = ""
+    build_timeout_ms: int | None = None
+    build_quantile: float | None = None
+    is_cbt_set: bool = False
+    current_guards: list[Guard] = dataclasses.field(default_factory=list)
+
+    @property
+    def start(self) -> float | None:
+        """When it was launched, by our clock; by tor's TIME_CREATED if we were not there."""
+        return self.launched if self.launched is not None else self.created
+
+    @property
+    def guard_fingerprint(self) -> str:
+        """The fingerprint of the first hop, or nothing."""
+        match = HOP.match(self.path[0][0]) if self.path else None
+        return match[1].upper() if match else ""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Stream:
+    """One stream. ``circuit`` is the last one that an event named.
+
+    ``succeeded_on`` and ``sent_on`` are the circuits of the last SUCCEEDED and SENTCONNECT, since
+    tor may detach a stream and try another circuit.
+    """
+
+    number: int
+    first_seen: float
+    last_seen: float
+    started: float | None = None
+    ended: float | None = None
+    events: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    purpose: str = ""
+    source: str = ""
+    target: str = ""
+    circuit: Circuit | None = None
+    succeeded_on: Circuit | None = None
+    sent_on: Circuit | None = None
+    failure_reason_local: str = ""
+    failure_reason_remote: str = ""
+
+    @property
+    def source_port(self) -> int:
+        """The port of the program that asked for it, 0 if unknown."""
+        port = self.source.rpartition(":")[2]
+        return int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Guard:
+    """One time of being an entry guard, from the first event to DROPPED."""
+
+    fingerprint: str
+    nickname: str
+    times: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Connection:
+    """One connection of tor to a relay. ``number`` is tor's ID, or the endpoint if it has none."""
+
+    number: str
+    endpoint: str
+    first_seen: float
+    events: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    ended: float | None = None
+
+
+@dataclasses.dataclass(slots=True)
+class TorLog:
+    """What the logs of one tor's control port say. Lists are in order of first mention.
+
+    ``bytes_read`` and ``bytes_written`` are by Unix second; ``gaps`` are (start, end or None).
+    """
+
+    host: str = ""
+    tor_versions: list[str] = dataclasses.field(default_factory=list)
+    streams: list[Stream] = dataclasses.field(default_factory=list)
+    circuits: list[Circuit] = dataclasses.field(default_factory=list)
+    guards: list[Guard] = dataclasses.field(default_factory=list)
+    connections: list[Connection] = dataclasses.field(default_factory=list)
+    bytes_read: dict[int, int] = dataclasses.field(default_factory=dict)
+    bytes_written: dict[int, int] = dataclasses.field(default_factory=dict)
+    gaps: list[tuple[float, float | None]] = dataclasses.field(default_factory=list)

@@ -1,0 +1,332 @@
+"""A transfer: from the bracketed sections of TGen's lines to the seed's fields, as numbers.
+
+The record of a transfer keeps the line's four sections as text beside the seed's fields
+(``transport_info``, ``stream_info``, ``byte_info``, ``time_info``, the names that OnionPerf 3.x
+gives them), so that the other tools' versions can be written exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NoReturn
+
+PAYLOAD_MARKS_BYTES = (
+    10240, 20480, 51200, 102400, 204800, 512000, 1048576, 2097152, 5242880,
+)  # fmt: skip
+"""Sizes at which the time is kept, as OnionPerf does."""
+
+_DECILES = tuple(f"{index / 10:.1f}" for index in range(11))
+_NEVER = float("inf")
+
+_TRANSPORT_FIELDS = frozenset({"fd", "local", "proxy", "remote", "state", "error"})
+_STREAM_FIELDS = frozenset({
+    "id", "vertexid", "name", "peername", "sendsize", "recvsize", "sendstate", "recvstate", "error",
+})  # fmt: skip
+_BYTE_FIELDS = frozenset({
+    "total-bytes-recv", "total-bytes-send", "payload-bytes-recv", "payload-bytes-send",
+    "payload-progress-recv", "payload-progress-send",
+})  # fmt: skip
+_TIME_FIELDS = frozenset({
+    "created-ts", "now-ts", "usecs-to-socket-create", "usecs-to-socket-connect",
+    "usecs-to-proxy-init", "usecs-to-proxy-choice", "usecs-to-proxy-request",
+    "usecs-to-proxy-response", "usecs-to-command", "usecs-to-response",
+    "usecs-to-first-byte-recv", "usecs-to-last-byte-recv", "usecs-to-checksum-recv",
+    "usecs-to-first-byte-send", "usecs-to-last-byte-send", "usecs-to-checksum-send",
+})  # fmt: skip
+# elapsed_seconds name -> time_info name; {} is the direction, recv or send.
+_ELAPSED = (
+    ("socket_create", "usecs-to-socket-create"),
+    ("socket_connect", "usecs-to-socket-connect"),
+    ("proxy_init", "usecs-to-proxy-init"),
+    ("proxy_choice", "usecs-to-proxy-choice"),
+    ("proxy_request", "usecs-to-proxy-request"),
+    ("proxy_response", "usecs-to-proxy-response"),
+    ("command", "usecs-to-command"),
+    ("response", "usecs-to-response"),
+    ("first_byte", "usecs-to-first-byte-{}"),
+    ("last_byte", "usecs-to-last-byte-{}"),
+    ("checksum", "usecs-to-checksum-{}"),
+)
+
+
+@dataclasses.dataclass(slots=True)
+class Transfer:
+    """One transfer, whole or cut.
+
+    ``base_id`` is ``VERTEX:ID``; the database adds ``#2`` when it comes again. The transfer lived
+    within ``start`` to ``end`` (Unix seconds; of a cut one, ``end`` is when its process is known
+    to have gone or the log ends). ``source_port`` is its end of the connection, 0 if unknown.
+    """
+
+    base_id: str
+    record: dict[str, Any]
+    start: float
+    end: float
+    source_port: int
+
+
+@dataclasses.dataclass(slots=True)
+class TgenLog:
+    """What the logs of one generator say.
+
+    ``passive_count`` streams were answered, not begun, by it: a server's log has only those.
+    """
+
+    host: str = ""
+    program: str = ""
+    transfers: list[Transfer] = dataclasses.field(default_factory=list)
+    passive_count: int = 0
+
+
+class Begun:
+    """A transfer that has not ended: the times at which it passed each mark, and its last line."""
+
+    __slots__ = (
+        "first_line", "first_ts", "line", "recv_bytes", "recv_mark", "recv_next_decile",
+        "recv_next_mark", "recv_progress", "send_bytes", "send_mark", "send_next_decile",
+        "send_next_mark", "send_progress",
+    )  # fmt: skip
+
+    def __init__(self, ts: float, line: bytes) -> None:
+        self.first_ts = ts
+        self.first_line = line  # which was checked, as the later ones are not in every detail
+        self.line = line
+        # Stamps of the deciles and of the marks passed, in order.
+        self.recv_progress: list[float] = []
+        self.send_progress: list[float] = []
+        self.recv_bytes: list[float] = []
+        self.send_bytes: list[float] = []
+        # What must be reached next, so that most lines cost four comparisons.
+        self.recv_next_decile: float = 0.0
+        self.send_next_decile: float = 0.0
+        self.recv_next_mark: float = PAYLOAD_MARKS_BYTES[0]
+        self.send_next_mark: float = PAYLOAD_MARKS_BYTES[0]
+
+    def reach(self, ts: float, recv: int, send: int, recv_pct: float, send_pct: float) -> None:
+        """Note the time of what has been passed: payload bytes and percent, both ways."""
+        if recv_pct >= self.recv_next_decile:
+            self.recv_next_decile = _pass_deciles(self.recv_progress, recv_pct, ts)
+        if send_pct >= self.send_next_decile:
+            self.send_next_decile = _pass_deciles(self.send_progress, send_pct, ts)
+        if recv >= self.recv_next_mark:
+            self.recv_next_mark = _pass_marks(self.recv_bytes, recv, ts)
+        if send >= self.send_next_mark:
+            self.send_next_mark = _pass_marks(self.send_bytes, send, ts)
+
+    def elapsed(self, direction: str, start: float) -> tuple[dict[str, float], dict[str, float]]:
+        """Return seconds since ``start`` by decile and by mark."""
+        progress, marks = (
+            (self.recv_progress, self.recv_bytes)
+            if direction == "recv"
+            else (self.send_progress, self.send_bytes)
+        )
+        return (
+            {name: round(ts - start, 6) for name, ts in zip(_DECILES, progress, strict=False)},
+            {
+                str(size): round(ts - start, 6)
+                for size, ts in zip(PAYLOAD_MARKS_BYTES, marks, strict=False)
+            },
+        )
+
+
+def _pass_deciles(passed: list[float], percent: float, ts: float) -> float:
+    while len(passed) < len(_DECILES) and percent >= 10 * len(passed):
+        passed.append(ts)
+    return 10.0 * len(passed) if len(passed) < len(_DECILES) else _NEVER
+
+
+def _pass_marks(passed: list[float], size: int, ts: float) -> float:
+    while len(passed) < len(PAYLOAD_MARKS_BYTES) and size >= PAYLOAD_MARKS_BYTES[len(passed)]:
+        passed.append(ts)
+    return PAYLOAD_MARKS_BYTES[len(passed)] if len(passed) < len(PAYLOAD_MARKS_BYTES) else _NEVER
+
+
+def garbled() -> NoReturn:
+    """Raise the ValueError of a line that is not as it should be."""
+    raise ValueError("cut or garbled")
+
+
+def whole_number(text: str) -> int:
+    """Return an integer of at most 15 digits.
+
+    Raises:
+        ValueError: it is none, or longer than any that TGen writes.
+    """
+    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 16):
+        garbled()
+    return int(text)
+
+
+def size_of(text: str) -> int:
+    """Return a number of bytes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if text.startswith("-"):
+        garbled()
+    return whole_number(text)
+
+
+def percent_of(text: bytes | str) -> float:
+    """Return ``3.12%`` as 3.12, and -1 for ``?``, which TGen writes when no size was set.
+
+    Raises:
+        ValueError: neither.
+    """
+    if isinstance(text, str):
+        text = text.encode()
+    if text in {b"?", b"?%"}:
+        return -1.0
+    if text[-1:] != b"%":
+        garbled()
+    return float(text[:-1])
+
+
+_EXPECTED = {
+    "transport": _TRANSPORT_FIELDS,
+    "stream": _STREAM_FIELDS,
+    "bytes": _BYTE_FIELDS,
+    "times": _TIME_FIELDS,
+}
+
+
+def sections_of(line: bytes) -> dict[str, dict[str, str]] | None:
+    """Return the bracketed sections of a line by name, or None if one is not as it should be."""
+    text = line.decode("utf-8", "replace").rstrip()
+    sections: dict[str, dict[str, str]] = {}
+    begin = text.find("Created new stream [")
+    if begin >= 0:
+        parts = text[begin + 12 :].replace("] on transport [", "] transport [", 1).split("] ")
+    else:
+        parts = text[text.find("] transport [") + 2 :].split("] ")
+    if not parts[-1].endswith("]"):
+        return None
+    parts[-1] = parts[-1][:-1]
+    for part in parts:
+        name, _, inside = part.partition(" [")
+        if name not in _EXPECTED or name in sections:
+            return None
+        pairs = [item.partition("=") for item in inside.split(",")]
+        fields = {key: value for key, _, value in pairs}
+        if not fields.keys() >= _EXPECTED[name] or len(fields) != len(pairs):
+            return None
+        sections[name] = fields
+    return sections if "transport" in sections and "stream" in sections else None
+
+
+def _port_of(endpoint: str) -> int:
+    port = endpoint.rpartition(":")[2]
+    return int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+
+
+def check_numbers(sections: dict[str, dict[str, str]]) -> None:
+    """Check what `cut_transfer` will need.
+
+    Raises:
+        ValueError: a field that should be a number is none.
+    """
+    _seed_fields(sections)
+
+
+def _seed_fields(sections: dict[str, dict[str, str]]) -> tuple[str, dict[str, Any]]:
+    """Return the transfer's direction (recv or send) and the fields that do not need its end."""
+    transport, stream = sections["transport"], sections["stream"]
+    size = sections.get("bytes")
+    asked_recv, asked_send = size_of(stream["recvsize"]), size_of(stream["sendsize"])
+    if asked_recv == asked_send == 0 and size:  # left to the traffic model
+        moved = size_of(size["payload-bytes-send"]) > size_of(size["payload-bytes-recv"])
+    else:
+        moved = asked_send > asked_recv
+    direction = "send" if moved else "recv"
+    record: dict[str, Any] = {
+        "endpoint_local": transport["local"],
+        "endpoint_proxy": transport["proxy"],
+        "endpoint_remote": transport["remote"],
+        "error_code": stream["error"],
+        "filesize_bytes": max(asked_recv, asked_send),
+        "hostname_local": stream["name"],
+        "hostname_remote": stream["peername"],
+        "is_commander": True,
+        "method": "PUT" if direction == "send" else "GET",
+        "stream_info": stream,
+        "transport_info": transport,
+    }
+    if size:
+        record["byte_info"] = size
+        record["payload_bytes_status"] = size_of(size[f"payload-bytes-{direction}"])
+        record["total_bytes_read"] = size_of(size["total-bytes-recv"])
+        record["total_bytes_write"] = size_of(size["total-bytes-send"])
+    return direction, record
+
+
+def _payload_elapsed(begun: Begun, direction: str, start: float) -> dict[str, Any]:
+    """Return the payload maps of elapsed_seconds; the other direction's carry its name."""
+    other = "recv" if direction == "send" else "send"
+    progress, sizes = begun.elapsed(direction, start)
+    other_progress, other_sizes = begun.elapsed(other, start)
+    return {
+        "payload_progress": progress,
+        "payload_bytes": sizes,
+        f"payload_progress_{other}": other_progress,
+        f"payload_bytes_{other}": other_sizes,
+    }
+
+
+def ended_transfer(
+    sections: dict[str, dict[str, str]], begun: Begun, ts: float, *, is_error: bool
+) -> Transfer:
+    """Return a transfer that ended at ``ts``.
+
+    Raises:
+        ValueError: a field that should be a number is none.
+    """
+    direction, record = _seed_fields(sections)
+    times = sections["times"]
+    lasted_us = whole_number(times["now-ts"]) - whole_number(times["created-ts"])
+    start = ts - lasted_us / 1e6
+    if lasted_us < 0 or start < 0:
+        garbled()
+    elapsed: dict[str, Any] = {}
+    for name, field in _ELAPSED:
+        microseconds = whole_number(times[field.format(direction)])
+        if microseconds >= 0:
+            elapsed[name] = microseconds / 1e6
+    elapsed.update(_payload_elapsed(begun, direction, start))
+    record.update(
+        elapsed_seconds=elapsed,
+        is_complete=True,
+        is_error=is_error,
+        is_success=not is_error,
+        time_info=times,
+        unix_ts_end=ts,
+        unix_ts_start=start,
+    )
+    return Transfer(_base_id(sections), record, start, ts, _port_of(record["endpoint_local"]))
+
+
+def cut_transfer(line: bytes, begun: Begun, ts: float) -> Transfer:
+    """Return a transfer that had not ended when its process did, or the log, at ``ts``.
+
+    Raises:
+        ValueError: ``line``, the last one about it, is not as it should be.
+    """
+    sections = sections_of(line)
+    if sections is None:
+        garbled()
+    direction, record = _seed_fields(sections)
+    start = begun.first_ts
+    record.update(
+        elapsed_seconds=_payload_elapsed(begun, direction, start),
+        is_complete=False,
+        is_error=False,
+        is_success=False,
+        unix_ts_start=start,
+    )
+    return Transfer(
+        _base_id(sections), record, start, max(ts, start), _port_of(record["endpoint_local"])
+    )
+
+
+def _base_id(sections: dict[str, dict[str, str]]) -> str:
+    return f"{sections['stream']['vertexid']}:{sections['stream']['id']}"
