@@ -1,0 +1,1 @@
+"""Publish databases into the docroot and serve it over HTTP."""
