@@ -1,0 +1,57 @@
+"""Keeps the children of a measurement: order of start, a watch over all, orderly stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.task import LoopingCall
+
+from perfmeasure.process import ChildProcess
+
+_WATCH_SECONDS = 1.0
+_LATE_LINES_SECONDS = 3.0
+"""How long after the end of a period a line that was stamped in it may still be on its way."""
+
+
+class Supervisor(MultiService):
+    """The children in the order in which they were started; they stop in the reverse order."""
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__()
+        self._watch = LoopingCall(self._look)
+        self._watch.clock = reactor
+
+    @property
+    def children(self) -> list[ChildProcess]:
+        """Every child, in order of start."""
+        return [child for child in self.services if isinstance(child, ChildProcess)]
+
+    def startService(self) -> None:
+        """Start to watch."""
+        super().startService()
+        self._watch.start(_WATCH_SECONDS, now=False)
+
+    def keep(self, child: ChildProcess) -> ChildProcess:
+        """Start a child and keep it running."""
+        child.setServiceParent(self)
+        return child
+
+    async def stop(self, child: ChildProcess) -> None:
+        """End one child and wait until it has ended."""
+        await child.disownServiceParent()
+
+    async def stop_all(self) -> None:
+        """End all, one after the other, the last started first."""
+        if self._watch.running:
+            self._watch.stop()
+        for child in reversed(self.children):
+            await self.stop(child)
+
+    def _look(self) -> None:
+        now = time.time() - _LATE_LINES_SECONDS
+        for child in self.children:
+            child.check_work()
+            if child.log is not None:
+                child.log.rotate_if_due(now)

@@ -1,0 +1,62 @@
+"""Children and the harness killed in the middle of a transfer: nothing is lost, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from running import check_logs_are_whole, running, transfers_of
+
+OPTIONS = ("--inet-only", "--tgen-transfer-size", "30 MiB")
+
+
+@pytest.mark.parametrize("part", ["tor-client/torrc", "tgen-client/", "tgen-server/"])
+def test_a_killed_child_is_replaced_and_what_was_cut_is_counted(tmp_path: Path, part: str) -> None:
+    prefix = tmp_path / "data"
+    with running(prefix, *OPTIONS) as run:
+        run.wait_mid_transfer()
+        before = run.successes()
+        (pid,) = run.pids(part)
+        os.kill(pid, signal.SIGKILL)
+        run.wait_success_after(before)
+        (new_pid,) = run.pids(part)
+        assert new_pid != pid
+        assert f"{part.partition('/')[0]} was killed by SIGKILL" in run.said()
+        assert run.stop() == 0, run.said()
+    check_logs_are_whole(prefix)
+    transfers = transfers_of(run.database())
+    cut = [t for t in transfers.values() if not t["is_success"]]
+    assert cut, "the transfer that was under way is in the database"
+    if part == "tgen-client/":
+        # Nobody was left to say how it ended.
+        assert any(not t["is_complete"] for t in cut)
+    else:
+        assert any(t["is_error"] for t in cut)
+    assert sum(t["is_success"] for t in transfers.values()) >= before + 1
+    if part == "tor-client/torrc":
+        torctl = (prefix / "tor-client" / "perfmeasure.torctl.log").read_text()
+        assert "[GAP] control connection lost" in torctl
+        assert "[GAP] control connection back after" in torctl
+
+
+def test_a_killed_harness_takes_all_its_children_along(tmp_path: Path) -> None:
+    prefix = tmp_path / "data"
+    with running(prefix, *OPTIONS) as run:
+        run.wait_mid_transfer()
+        assert len(run.pids()) >= 6
+        run.process.kill()
+        run.process.wait()
+        end = time.monotonic() + 5
+        while run.pids():
+            assert time.monotonic() < end, f"left: {run.pids()}"
+            time.sleep(0.05)
+    check_logs_are_whole(prefix)
+    transfers = transfers_of(run.database())
+    assert [t["is_complete"] for t in transfers.values()].count(False) == 1
+    # The data directory can be used again at once.
+    with running(prefix, "--inet-only", "--num-transfers", "1") as again:
+        assert again.process.wait(170) == 0, again.said()
+    assert sum(t["is_success"] for t in transfers_of(again.database()).values()) >= 1

@@ -1,0 +1,144 @@
+"""The main job on the real tor: transfers by exit and by onion, a database over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import lzma
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from running import Running, check_logs_are_whole, running, today, transfers_of
+
+from perfmeasure import jsonio
+
+
+def fetch(url: str, path: str, **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_measure_from_nothing_to_a_database_over_http(tmp_path: Path) -> None:
+    prefix = tmp_path / "data"
+    with running(prefix, "--num-transfers", "5") as run:
+        url = run.url()
+        latest = run.until(
+            lambda: (
+                (fetch(url, "/latest.json") if run.successes() >= 2 else (0, b""))[0] == 200
+                and fetch(url, "/latest.json")[1]
+            ),
+            170,
+            "latest.json",
+        )
+        assert jsonio.loads(latest)["type"] == "perfmeasure"
+        assert run.process.wait(170) == 0, run.said()
+        summary = run.output.read_text()
+    check_run_of_five(run, summary)
+
+    docroot = prefix / "docroot"
+    names = [f"{today()}.{kind}.analysis.json.xz" for kind in ("perfmeasure", "onionperf")]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "perfmeasure", "serve", str(docroot), "--http-port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        match = re.search(r"(http://[0-9.:]+)", server.stderr.readline())
+        assert match is not None
+        for name in [*names, "latest.json", "index.xml", "index.json"]:
+            assert fetch(match[1], f"/{name}") == (200, (docroot / name).read_bytes())
+        listing = fetch(match[1], "/")[1].decode()
+        pattern = r'.*<a href="([0-9-]{10}\.onionperf\.analysis\.json\.xz)">.*'
+        assert [m[1] for m in map(re.compile(pattern).match, listing.splitlines()) if m] == [
+            names[1]
+        ]
+    finally:
+        server.terminate()
+        server.wait(20)
+        assert server.stderr is not None
+        server.stderr.close()
+    published = lzma.decompress((docroot / names[0]).read_bytes())
+    assert published == (docroot / "latest.json").read_bytes()
+    assert jsonio.loads(lzma.decompress((docroot / names[1]).read_bytes()))["version"] == "3.1"
+
+
+def check_run_of_five(run: Running, summary: str) -> None:
+    database = run.database()
+    transfers = transfers_of(database)
+    assert len(transfers) == 10
+    succeeded = [t for t in transfers.values() if t["is_success"]]
+    assert len(succeeded) >= 9
+    for transfer in succeeded:
+        links = transfer["links"]
+        assert links["status"] == "linked"
+        (host,) = database["data"].values()
+        stream = host["tor"]["streams"][links["stream"]]
+        assert stream["circuit_id"] == links["circuit"]
+        assert links["circuit"] in host["tor"]["circuits"]
+        assert transfer["endpoint_local"].endswith(stream["source"])
+    kinds = [".onion:" in t["endpoint_remote"] for t in transfers.values()]
+    assert kinds.count(True) == kinds.count(False) == 5
+    for kind in ("exit", "onion"):
+        assert f"by {kind}: 5 transfers, " in summary
+        assert f"{kind}: 5 transfers, 0 succeeded" not in summary
+    assert re.search(r"time to last byte: median \d+\.\d+ s, 95 % \d+\.\d+ s", summary)
+    assert str(run.prefix / "docroot") in summary
+    check_logs_are_whole(run.prefix)
+    check_nothing_is_secret(run.prefix)
+
+
+def check_nothing_is_secret(prefix: Path) -> None:
+    private = prefix / "private"
+    assert private.stat().st_mode & 0o777 == 0o700
+    secrets = [p.read_bytes() for p in private.rglob("*") if p.is_file() and p.name != "hostname"]
+    secrets = [s for s in secrets if len(s) >= 16]
+    assert secrets
+    for path in prefix.rglob("*"):
+        inside = path.relative_to(prefix).parts[0]
+        if not path.is_file() or inside in ("private", "testnet") or "data" in path.parts[-2:-1]:
+            continue
+        data = path.read_bytes()
+        for secret in secrets:
+            assert secret not in data, path
+            assert secret.hex().encode() not in data.lower(), path
+        if inside == "docroot":
+            assert b"SOCKS_PASSWORD" not in data
+
+
+def test_an_interrupt_stops_in_order_analyses_and_publishes(tmp_path: Path) -> None:
+    prefix = tmp_path / "data"
+    with running(prefix, "--onion-only", "--tgen-transfer-size", "50 KiB") as run:
+        run.until(lambda: run.successes() >= 2, 170, "two transfers")
+        assert run.stop(signal.SIGTERM) == 0, run.said()
+        assert "SIGTERM: stopping" in run.said()
+    assert jsonio.loads((prefix / "docroot" / "latest.json").read_bytes())["data"]
+    address = (prefix / "private" / "onion" / "hostname").read_text()
+    key = prefix / "private" / "onion" / "hs_ed25519_secret_key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    # The same again in the same place: the same address, the logs go on, both runs are analysed.
+    with running(prefix, "--onion-only", "--num-transfers", "1") as again:
+        again.url()
+        with running(prefix, "--inet-only") as second:
+            assert second.process.wait(60) == 1
+            assert f"pid {again.process.pid};" in second.said()
+        assert again.process.wait(170) == 0, again.said()
+    assert (prefix / "private" / "onion" / "hostname").read_text() == address
+    transfers = transfers_of(run.database())
+    assert sum(t["is_success"] for t in transfers.values()) >= 3
+    assert any(name.endswith("#2") for name in transfers)
+
+
+def test_an_interrupt_while_starting_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as run:
+        run.until(lambda: "private network" in run.said(), 60, "start")
+        assert run.stop(signal.SIGINT, 30) == 1
+        assert "Traceback" not in run.said()

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.task import Clock
+
+from perfmeasure import publication
+from perfmeasure.config import MeasureConfig, Network
+from perfmeasure.errors import MeasurementError
+from perfmeasure.publication import Publication, days_to_publish
+
+NOON = 1_795_348_800.0  # 2026-11-22 12:00:00 UTC
+
+
+class Publisher:
+    """Stands for the publisher's process: what it is asked for is kept, and takes ``seconds``."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.asked: list[list[str]] = []
+        self.seconds = 0.5
+        self.outcome: tuple[bytes, bytes, int] = (b'{"written": []}\n', b"", 0)
+
+    def run(self, _program: str, argv: list[str], **_settings: Any) -> Deferred[Any]:
+        self.asked.append(argv)
+        self.clock.advance(self.seconds)
+        return succeed(self.outcome)
+
+    def dates(self) -> list[str]:
+        return [argv[argv.index("--date") + 1] for argv in self.asked]
+
+
+class Fixture:
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        self.began = self.clock.seconds()
+        self.now = NOON
+        self.said: list[str] = []
+        self.publisher = Publisher(self.clock)
+        monkeypatch.setattr(time, "time", lambda: self.now + self.clock.seconds())
+        monkeypatch.setattr(publication, "getProcessOutputAndValue", self.publisher.run)
+        self.config = MeasureConfig(
+            prefix=tmp_path, network=Network.TESTNET, nickname="host", rotate_every_seconds=60
+        )
+        self.publication = Publication(self.config, reactor=self.clock, report=self.said.append)
+
+    def pass_seconds(self, seconds: int) -> None:
+        self.clock.pump([1] * seconds)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fixture:
+    return Fixture(tmp_path, monkeypatch)
+
+
+def test_it_publishes_soon_and_then_only_when_there_is_news(run: Fixture) -> None:
+    run.publication.start()
+    run.pass_seconds(6)
+    assert run.publisher.dates() == ["2026-11-22"]
+    assert "--unfinished" in run.publisher.asked[0], "the day goes on"
+    run.pass_seconds(30)
+    assert len(run.publisher.asked) == 1
+    run.publication.mark_news()
+    run.pass_seconds(2)
+    assert len(run.publisher.asked) == 2
+    run.publication.stop()
+
+
+def test_a_long_publication_is_followed_by_a_long_pause(run: Fixture) -> None:
+    run.publisher.seconds = 3
+    run.publication.start()
+    run.pass_seconds(6)
+    run.publication.mark_news()
+    run.pass_seconds(40)
+    assert len(run.publisher.asked) == 1
+    run.pass_seconds(30)
+    assert len(run.publisher.asked) >= 2
+
+
+def test_after_a_rotation_the_day_of_the_ended_period_is_published(run: Fixture) -> None:
+    run.now = NOON + 43_200 - 2  # two seconds before midnight
+    run.publication = Publication(run.config, reactor=run.clock, report=run.said.append)
+    run.publication.start()
+    run.pass_seconds(25)
+    assert "2026-11-22" in run.publisher.dates()
+    (argv,) = [argv for argv in run.publisher.asked if "2026-11-22" in argv]
+    assert "--unfinished" not in argv
+
+
+def test_a_failure_is_said_and_does_not_end_the_publishing(run: Fixture) -> None:
+    run.publisher.outcome = (b"", b"perfmeasure: docroot: the disk is full\n", 1)
+    run.publication.start()
+    run.pass_seconds(6)
+    assert run.said == ["publishing 2026-11-22: docroot: the disk is full"]
+    run.publisher.outcome = (b"{}\n", b"", 0)
+    run.publication.mark_news()
+    run.pass_seconds(20)
+    assert len(run.publisher.asked) == 2
+
+
+def test_the_last_publication_asks_for_the_summary_of_this_run(run: Fixture) -> None:
+    done = ensureDeferred(run.publication.publish("2026-11-22", since_unix_ts=5.25))
+    results: list[Any] = []
+    done.addCallback(results.append)
+    assert results == [{"written": []}]
+    (argv,) = run.publisher.asked
+    assert argv[argv.index("--since") + 1] == "5.250000"
+    assert argv[argv.index("--nickname") + 1] == "host"
+    assert argv[argv.index("--address") + 1] == "127.0.0.1"
+    assert sys.executable in argv
+    assert "--unfinished" not in argv
+
+
+def test_a_publisher_that_says_nothing_is_an_error_with_its_status(run: Fixture) -> None:
+    run.publisher.outcome = (b"", b"", 9)
+    failures: list[Any] = []
+    ensureDeferred(run.publication.publish("2026-11-22")).addErrback(failures.append)
+    assert isinstance(failures[0].value, MeasurementError)
+    assert "ended with status 9" in str(failures[0].value)
+
+
+def test_days_that_an_earlier_run_left_unpublished_are_found(tmp_path: Path) -> None:
+    archive, docroot = tmp_path / "log_archive", tmp_path / "docroot"
+    docroot.mkdir()
+    for day in ("2026-11-20", "2026-11-21", "not-a-day"):
+        folder = archive / day / "tgen-client"
+        folder.mkdir(parents=True)
+        (folder / "perfmeasure_x.tgen.log.gz").touch()
+    (archive / "2026-11-19").mkdir()
+    database = docroot / "2026-11-20.perfmeasure.analysis.json.xz"
+    database.touch()
+    os.utime(database, (2e9, 2e9))
+    assert days_to_publish(archive, docroot) == {"2026-11-21"}
+    os.utime(database, (1e9, 1e9))
+    assert days_to_publish(archive, docroot) == {"2026-11-20", "2026-11-21"}
+    assert days_to_publish(tmp_path / "none", docroot) == set()

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.task import Clock
+
+from perfmeasure.logfile import LogFile
+from perfmeasure.process import ChildProcess
+from perfmeasure.supervisor import Supervisor
+
+
+class Child(ChildProcess):
+    """Stands for a program: what the supervisor asks of it is noted in ``asked``."""
+
+    asked: list[str]
+    stopping: Deferred[None]
+
+    def startService(self) -> None:
+        self.asked.append(f"start {self.name}")
+        self.stopping = Deferred()
+
+    def stopService(self) -> Deferred[None]:
+        self.asked.append(f"stop {self.name}")
+        return self.stopping
+
+    def check_work(self) -> None:
+        self.asked.append(f"check {self.name}")
+
+
+def supervisor_of(
+    names: str, clock: Clock, **kwargs: Any
+) -> tuple[Supervisor, list[Child], list[str]]:
+    asked: list[str] = []
+    supervisor = Supervisor(clock)
+    supervisor.startService()
+    children = []
+    for name in names:
+        child = Child(name, [], reactor=clock, report=asked.append, **kwargs)
+        child.asked = asked
+        supervisor.keep(child)
+        children.append(child)
+    return supervisor, children, asked
+
+
+def test_children_stop_one_after_the_other_the_last_started_first() -> None:
+    supervisor, children, asked = supervisor_of("abc", Clock())
+    done = ensureDeferred(supervisor.stop_all())
+    for child in reversed(children):
+        assert asked[-1] == f"stop {child.name}"
+        assert not done.called
+        child.stopping.callback(None)
+    assert done.called
+    assert asked == ["start a", "start b", "start c", "stop c", "stop b", "stop a"]
+    assert supervisor.children == []
+
+
+def test_all_are_looked_at_each_second_until_the_end() -> None:
+    clock = Clock()
+    supervisor, (child,), asked = supervisor_of("a", clock)
+    clock.pump([1, 1, 1])
+    assert asked.count("check a") == 3
+    child.stopping = succeed(None)
+    ensureDeferred(supervisor.stop_all())
+    clock.pump([1, 1])
+    assert asked.count("check a") == 3
+
+
+def test_logs_of_quiet_children_rotate(tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "tor-client" / "perfmeasure.tor.log"
+    log = LogFile(path, tmp_path / "log_archive")
+    log.write(b"1970-01-02 00:00:00 86400.000000 x\n", 86400)
+    supervisor_of("a", clock, log=log)
+    clock.advance(1)
+    log.close()
+    assert [archive.name for archive in tmp_path.rglob("*_*.log")] == [
+        "perfmeasure_1970-01-02_23:59:59.tor.log"
+    ]
