@@ -190,10 +190,8 @@ class RunningTestnet:
         """Ask for bytes through the client; see `fetch`."""
         return fetch(self.client.socks_port, host, port, count)
 
-    def controller(self, tor: RunningTor) -> TorController:
-        return TorController(
-            tor.name, tor.control_port, tor.cookie_path, reactor=self.driver.reactor
-        )
+    def controller(self, tor: RunningTor, reactor: Any) -> TorController:
+        return TorController(tor.name, tor.control_port, tor.cookie_path, reactor=reactor)
 
     def start(self) -> None:
         self.driver(
@@ -206,7 +204,8 @@ class RunningTestnet:
         self.driver(self._wait())
 
     async def _wait(self) -> None:
-        host, client = self.controller(self.onion_host), self.controller(self.client)
+        reactor = self.driver.reactor
+        host, client = (self.controller(t, reactor) for t in (self.onion_host, self.client))
         await host.connect()  # before it can have uploaded anything
         await client.wait_bootstrapped(stall_seconds=60)
         await host.wait_bootstrapped(stall_seconds=60)

@@ -36,8 +36,6 @@ _HURRY_SECONDS = 2.0
 class _MainLoop(Reactor, Protocol):
     """What only the program itself needs of the reactor (``IReactorCore``)."""
 
-    running: bool
-
     def run(self, installSignalHandlers: bool = ...) -> None: ...
 
     def stop(self) -> None: ...
@@ -76,9 +74,13 @@ def _run(path: Path, log: Log) -> int:
     log.set_level(graph.start.log_level)
     reactor = cast("_MainLoop", twisted_reactor)
 
+    endings: list[None] = []
+
     def end() -> None:
-        driver.stop()
-        if reactor.running:
+        # The graph's end and a signal can come together, and a reactor stops only once.
+        endings.append(None)
+        if len(endings) == 1:
+            driver.stop()
             reactor.stop()
 
     driver = Driver(reactor, graph, log, end)

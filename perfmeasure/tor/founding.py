@@ -119,15 +119,20 @@ def _vote(
 
 
 def forget_votes(relays: Sequence[Relay]) -> None:
-    """Leave relays, which must not be running, without a consensus, but with their keys.
+    """Leave relays, which must not be running, without any trace of a vote, but with their keys.
 
     Authorities forget descriptors, too: they would not take one that differs only in its time
     from one that they have, and without a consensus they do not vote for the latter.
     """
     for relay in relays:
-        for name in kept_files(relay.data):
-            if "consensus" in name or (relay.is_authority and not name.startswith("keys/")):
-                (relay.data / name).unlink()
+        kept = {
+            name
+            for name in kept_files(relay.data)
+            if name.startswith("keys/") or not (relay.is_authority or "consensus" in name)
+        }
+        for path in [path for path in relay.data.rglob("*") if not path.is_dir()]:
+            if path.relative_to(relay.data).as_posix() not in kept:
+                path.unlink()
 
 
 def _with_new_ports(relays: Sequence[Relay]) -> list[Relay]:

@@ -39,7 +39,7 @@ def test_no_phase(text: str) -> None:
 
 def test_tor_outlives_the_connection(testnet: Any, drive: Any) -> None:
     for _ in range(2):
-        controller = testnet.controller(testnet.client)
+        controller = testnet.controller(testnet.client, drive.reactor)
         drive(controller.connect())
         drive(controller.close())
     time.sleep(0.5)

@@ -105,7 +105,7 @@ def test_exits_and_onion_services_work(testnet: Any, *, is_long: bool) -> None:
 
 
 def test_conflux_is_on(testnet: Any, drive: Any) -> None:
-    controller = testnet.controller(testnet.client)
+    controller = testnet.controller(testnet.client, drive.reactor)
 
     async def ask() -> str:
         return str(await controller._getinfo("circuit-status"))
