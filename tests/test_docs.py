@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ def contexts(
     command: click.Command, name: str, parent: click.Context | None = None
 ) -> Iterator[click.Context]:
     """Yield the context of ``command`` and of every command below it."""
+    # A copy: click keeps in a command the help option of whoever called it first, and other
+    # tests call commands without the group that gives them -h.
+    command = copy.copy(command)
+    command._help_option = None
     context = click.Context(
         command,
         info_name=name,
