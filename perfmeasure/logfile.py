@@ -2,7 +2,7 @@
 
 A log is one file, ``tgen-client/perfmeasure.tgen.log`` say. Time is cut into periods counted from
 midnight UTC (a day by default); a file only ever holds the entries of one period. The first entry
-of a later period renames the file to::
+of another period renames the file to::
 
     ARCHIVE/YYYY-MM-DD/tgen-client/perfmeasure_YYYY-MM-DD_HH:MM:SS.tgen.log
 
@@ -63,8 +63,8 @@ class LogFile:
     def write(self, entry: bytes, unix_ts: float) -> None:
         """Append one entry: one or more whole lines that belong to the time ``unix_ts``.
 
-        An entry of an earlier period than the file's (it was held up on its way) goes into an
-        archive of its own period.
+        An entry of another period than the file's, be it earlier (it was held up on its way, or
+        the clock was set back), rotates first: a file never mixes periods.
 
         Raises:
             OSError: the disk is full or fails; nothing of the entry is in the file then.
@@ -72,16 +72,19 @@ class LogFile:
         period = self._period(unix_ts)
         if self._period_start is None:
             self._period_start = period
-        elif period > self._period_start:
-            self._rotate()
-            self._period_start = period
-        elif period < self._period_start and self._archive is not None:
-            self._write_late(entry, period)
-            return
+        elif period != self._period_start:
+            # A line in the wrong file is better than none; rotate_if_due tells of the failure.
+            with contextlib.suppress(OSError):
+                self._rotate()
+                self._period_start = period
         self._append(entry)
 
     def rotate_if_due(self, now: float) -> None:
-        """Rotate a log that nothing is written to, when ``now`` (Unix time) is past its period."""
+        """Rotate a log that nothing is written to, when ``now`` (Unix time) is past its period.
+
+        Raises:
+            OSError: the archive cannot be written; the log goes on as it was.
+        """
         if self._period_start is not None and self._period(now) > self._period_start:
             self._rotate()
 
@@ -134,16 +137,15 @@ class LogFile:
         if self._archive is None or self._period_start is None:
             return
         if self._size:
-            self.path.rename(self._archive_path(self._period_start))
-            self.close()
-            self._open()
+            archived, old_fd = self._archive_path(self._period_start), self._fd
+            self.path.rename(archived)
+            try:
+                self._open()
+            except OSError:
+                archived.rename(self.path)
+                raise
+            os.close(old_fd)
         self._period_start = None
-
-    def _write_late(self, entry: bytes, period: int) -> None:
-        target = self._archive_path(period)
-        partial = target.with_name(f".{target.name}")
-        partial.write_bytes(entry)
-        partial.rename(target)
 
     def _archive_path(self, period: int) -> Path:
         """Return the name of a new archive of ``period``, in a folder that exists."""

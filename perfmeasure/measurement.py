@@ -74,7 +74,7 @@ class Measurement:
         self._progress = progress
         self._show = show
         self._began_unix_ts = time.time()
-        self._supervisor = Supervisor(reactor)
+        self._supervisor = Supervisor(reactor, progress.warn)
         self._children = Children(plan, self._supervisor, reactor=reactor, report=progress.warn)
         self._controllers: dict[str, TorController] = {}
         self._testnet: Testnet | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -16,10 +17,17 @@ _LATE_LINES_SECONDS = 3.0
 
 
 class Supervisor(MultiService):
-    """The children in the order in which they were started; they stop in the reverse order."""
+    """The children in the order in which they were started; they stop in the reverse order.
 
-    def __init__(self, reactor: Any) -> None:
+    Args:
+        reactor: Twisted's reactor.
+        report: takes one sentence for people when a log cannot be rotated.
+    """
+
+    def __init__(self, reactor: Any, report: Callable[[str], None]) -> None:
         super().__init__()
+        self._report = report
+        self._said = ""
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
 
@@ -54,4 +62,12 @@ class Supervisor(MultiService):
         for child in self.children:
             child.check_work()
             if child.log is not None:
-                child.log.rotate_if_due(now)
+                try:
+                    child.log.rotate_if_due(now)
+                except OSError as error:
+                    self._say_once(f"{child.log.path}: cannot be rotated ({error.strerror})")
+
+    def _say_once(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            self._report(text)

@@ -66,7 +66,7 @@ def children(tmp_path: Path, clock: Clock, started: list[Child]) -> Children:
         config=config, tor=Path("/usr/sbin/tor"), tgen=None, listen_port=1, connect_port=1,
         socks_port=2, client_control_port=3, server_control_port=4,
     )  # fmt: skip
-    supervisor = Supervisor(clock)
+    supervisor = Supervisor(clock, lambda _text: None)
     supervisor.startService()
     return Children(plan, supervisor, reactor=clock, report=lambda _text: None)
 

@@ -115,18 +115,29 @@ def test_two_archives_of_one_period_keep_both(path: Path, archive: Path) -> None
     ]
 
 
-def test_a_late_line_goes_to_the_archive_of_its_own_date(path: Path, archive: Path) -> None:
+def test_a_late_line_goes_to_an_archive_of_its_own_date(path: Path, archive: Path) -> None:
     log = LogFile(path, archive)
     log.write(line(MIDNIGHT + 1, "new"), MIDNIGHT + 1)
     log.write(line(MIDNIGHT - 1, "late"), MIDNIGHT - 1)
     log.write(line(MIDNIGHT + 2, "newer"), MIDNIGHT + 2)
     log.close()
-    assert path.read_bytes() == line(MIDNIGHT + 1, "new") + line(MIDNIGHT + 2, "newer")
+    assert path.read_bytes() == line(MIDNIGHT + 2, "newer")
     assert archived(archive) == {
-        "2026-11-21/tgen-client/perfmeasure_2026-11-21_23:59:59.tgen.log": line(
-            MIDNIGHT - 1, "late"
+        f"{day}/tgen-client/perfmeasure_{day}_23:59:59.tgen.log": text
+        for day, text in (
+            ("2026-11-21", line(MIDNIGHT - 1, "late")),
+            ("2026-11-22", line(MIDNIGHT + 1, "new")),
         )
     }
+
+
+def test_a_clock_that_was_set_back_costs_one_archive(path: Path, archive: Path) -> None:
+    log = LogFile(path, archive)
+    log.write(line(MIDNIGHT + 1), MIDNIGHT + 1)
+    for second in range(-100, 100):
+        log.write(line(MIDNIGHT + second), MIDNIGHT + second)
+    log.close()
+    assert len(archived(archive)) == 2
 
 
 def test_a_cut_last_line_is_ended_so_that_the_next_one_stays_whole(path: Path) -> None:

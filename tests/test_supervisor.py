@@ -33,7 +33,7 @@ def supervisor_of(
     names: str, clock: Clock, **kwargs: Any
 ) -> tuple[Supervisor, list[Child], list[str]]:
     asked: list[str] = []
-    supervisor = Supervisor(clock)
+    supervisor = Supervisor(clock, asked.append)
     supervisor.startService()
     children = []
     for name in names:
@@ -78,3 +78,19 @@ def test_logs_of_quiet_children_rotate(tmp_path: Path) -> None:
     assert [archive.name for archive in tmp_path.rglob("*_*.log")] == [
         "perfmeasure_1970-01-02_23:59:59.tor.log"
     ]
+
+
+def test_a_log_that_cannot_rotate_is_said_once_and_goes_on(tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "tor-client" / "perfmeasure.tor.log"
+    (tmp_path / "log_archive").touch()
+    log = LogFile(path, tmp_path / "log_archive")
+    log.write(b"1970-01-02 00:00:00 86400.000000 x\n", 86400)
+    _, _, asked = supervisor_of("a", clock, log=log)
+    clock.pump([1, 1, 1])
+    log.write(b"1970-01-03 00:00:00 172800.000000 y\n", 172800)
+    log.close()
+    assert [text for text in asked if "cannot be rotated (" in text] == [
+        f"{path}: cannot be rotated (Not a directory)"
+    ]
+    assert path.read_bytes().count(b"\n") == 2

@@ -19,8 +19,19 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def tor(make_tor: Callable[..., Any]) -> Any:
-    return make_tor("CookieAuthentication 1")
+def start_tor(make_tor: Callable[..., Any], until: Callable[..., None]) -> Callable[[], Any]:
+    def start() -> Any:
+        tor = make_tor("CookieAuthentication 1")
+        # tor opens its port a moment before it writes the cookie.
+        until(lambda: tor.cookie.exists() and tor.cookie.stat().st_size == 32, "the cookie")
+        return tor
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def tor(start_tor: Callable[[], Any]) -> Any:
+    return start_tor()
 
 
 def test_questions_and_commands(tor: Any) -> None:
@@ -55,8 +66,8 @@ def test_nobody_there(tmp_path: Path) -> None:
         ControlClient(free_ports(1)[0], tmp_path / "cookie")
 
 
-def test_a_tor_that_is_owned_ends_with_the_conversation(make_tor: Callable[..., Any]) -> None:
-    tor = make_tor("CookieAuthentication 1")
+def test_a_tor_that_is_owned_ends_with_the_conversation(start_tor: Callable[[], Any]) -> None:
+    tor = start_tor()
     client = ControlClient(tor.port, tor.cookie)
     client.take_ownership()
     client.close()
@@ -66,8 +77,8 @@ def test_a_tor_that_is_owned_ends_with_the_conversation(make_tor: Callable[..., 
         time.sleep(0.02)
 
 
-def test_a_killed_tor_is_noticed(make_tor: Callable[..., Any]) -> None:
-    tor = make_tor("CookieAuthentication 1")
+def test_a_killed_tor_is_noticed(start_tor: Callable[[], Any]) -> None:
+    tor = start_tor()
     client = ControlClient(tor.port, tor.cookie)
     tor.kill()
     with pytest.raises(ControlError, match="broke off"):
