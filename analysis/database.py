@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from perfmeasure.analysis.join import Link
-    from perfmeasure.analysis.torlog import Circuit, Connection, Guard, Stream, TorLog
+    from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
 
 TYPE = "perfmeasure"
@@ -82,7 +82,7 @@ class Measurement:
         ]
         log.bytes_read = {s: n for s, n in log.bytes_read.items() if begin <= s < end}
         log.bytes_written = {s: n for s, n in log.bytes_written.items() if begin <= s < end}
-        log.gaps = [gap for gap in log.gaps if gap[0] < end and (gap[1] or end) >= begin]
+        log.gaps = [gap for gap in log.gaps if gap.begin < end and (gap.end or end) >= begin]
 
     def record(self) -> dict[str, Any]:
         """Return the nickname's part of the document."""
@@ -158,10 +158,7 @@ def _tor_record(log: TorLog, names: _Names) -> dict[str, Any]:
             for circuit, name in names.circuits.items()
         },
         "circuits_summary": summaries.circuits_summary(log),
-        "gaps": [
-            {"unix_ts_start": begin, **({"unix_ts_end": end} if end is not None else {})}
-            for begin, end in log.gaps
-        ],
+        "gaps": [_gap_record(gap) for gap in log.gaps],
         "guards": [_guard_record(guard) for guard in log.guards],
         "or_connections": {
             name: _connection_record(connection)
@@ -220,6 +217,15 @@ def _stream_record(stream: Stream, names: _Names) -> dict[str, Any]:
     }
     record.update((key, value) for key, value in optional.items() if value is not None)
     return record
+
+
+def _gap_record(gap: Gap) -> dict[str, Any]:
+    fields = {
+        "unix_ts_start": gap.begin,
+        "unix_ts_end": gap.end,
+        "lost_entries": gap.lost_entries,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _guard_record(guard: Guard) -> dict[str, Any]:

@@ -41,7 +41,7 @@ STAMP = re.compile(_STAMP)
 """The first three columns of every log line that we know; group 1 is the Unix time."""
 _TGEN_LINE = re.compile(_STAMP + rb"\[(?:message|info|debug|warning|error|critical)\] \[")
 _TORCTL_LINE = re.compile(
-    _STAMP + rb"(?:650[ +-]|Starting torctl |NOTICE BOOTSTRAP |\[(?:WARNING|GAP|CLOCK)\] )"
+    _STAMP + rb"(?:650[ +-]|Starting torctl |NOTICE BOOTSTRAP |\[(?:WARNING|GAP|LOST|CLOCK)\] )"
 )
 _TOR_OWN_LINE = re.compile(rb"[A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d\.\d{3} \[")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from perfmeasure.analysis import events
 from perfmeasure.analysis.events import RejectedError
 from perfmeasure.analysis.source import STAMP
-from perfmeasure.analysis.torlog import Circuit, Connection, Guard, Stream, TorLog
+from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -151,7 +151,7 @@ class TorctlParser:
         if text.startswith("Starting torctl program on host "):
             self._reader_started(text.split())
             return True
-        if text.startswith("[GAP] "):
+        if text.startswith(("[GAP] ", "[LOST] ")):
             self._gap(float(stamp[1]), text)
             return True
         if text.startswith(("NOTICE BOOTSTRAP ", "[WARNING] ", "[CLOCK] ")):
@@ -182,10 +182,16 @@ class TorctlParser:
 
     def _gap(self, ts: float, text: str) -> None:
         gaps = self.log.gaps
+        if text.startswith("[LOST] "):
+            count = text.split()[1]
+            if not count.isdecimal():
+                raise RejectedError("a count of lost entries that is no number")
+            gaps.append(Gap(ts, ts, int(count)))
+            return
         if text.startswith("[GAP] control connection lost"):
-            gaps.append((ts, None))
-        elif gaps and gaps[-1][1] is None:
-            gaps[-1] = (gaps[-1][0], ts)
+            gaps.append(Gap(ts))
+        elif gaps and gaps[-1].end is None:
+            gaps[-1] = gaps[-1]._replace(end=ts)
         self._is_tor_in_doubt = True
 
     # ---- whose numbers these are ---------------------------------------------------------------

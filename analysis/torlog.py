@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import NamedTuple
 
 HOP = re.compile(r"\$([0-9A-F]{40})(?:[~=](\w{1,19}))?\Z", re.IGNORECASE | re.ASCII)
 """A relay in a path: group 1 is its fingerprint, 2 its nickname."""
@@ -100,11 +101,22 @@ class Connection:
     ended: float | None = None
 
 
+class Gap(NamedTuple):
+    """A time of which events may be missing; ``end`` is None while it lasts.
+
+    ``lost_entries`` is how many were read and could not be written, where the reader says so.
+    """
+
+    begin: float
+    end: float | None = None
+    lost_entries: int | None = None
+
+
 @dataclasses.dataclass(slots=True)
 class TorLog:
     """What the logs of one tor's control port say. Lists are in order of first mention.
 
-    ``bytes_read`` and ``bytes_written`` are by Unix second; ``gaps`` are (start, end or None).
+    ``bytes_read`` and ``bytes_written`` are by Unix second; ``gaps`` are in order of time.
     """
 
     host: str = ""
@@ -115,4 +127,4 @@ class TorLog:
     connections: list[Connection] = dataclasses.field(default_factory=list)
     bytes_read: dict[int, int] = dataclasses.field(default_factory=dict)
     bytes_written: dict[int, int] = dataclasses.field(default_factory=dict)
-    gaps: list[tuple[float, float | None]] = dataclasses.field(default_factory=list)
+    gaps: list[Gap] = dataclasses.field(default_factory=list)

@@ -125,10 +125,6 @@ class Slot:
             path.chmod(0o600)
         return relays
 
-    def discard(self) -> None:
-        """Throw the snapshot away."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _manifest(self) -> dict[str, Any]:
         path = self.folder / "manifest.json"
         try:

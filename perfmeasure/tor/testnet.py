@@ -1,4 +1,4 @@
-"""A private Tor network on loopback, made from the stock tor: authorities, exits, middle relays.
+"""A private Tor network on loopback, made from the stock tor: authorities and exits.
 
 The way of a start::
 
@@ -58,14 +58,12 @@ class Layout:
 
     authorities: int = 3
     exits: int = 3
-    middles: int = 0
 
     def relays(self, base: Path) -> list[Relay]:
         """Return the relays, without keys and ports, authorities first."""
         kinds = (
             ("authority", self.authorities, True, False),
             ("exit", self.exits, False, True),
-            ("middle", self.middles, False, False),
         )
         return [
             Relay(f"{kind}{number}", base / f"{kind}{number}", is_authority, is_exit)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from perfmeasure.analysis import source, torctl
 from perfmeasure.analysis.source import Counts
 from perfmeasure.analysis.torctl import TorctlParser
+from perfmeasure.analysis.torlog import Gap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +165,16 @@ def test_a_new_tor_begins_its_numbers_again(
     assert log.streams[0].circuit is log.circuits[0]
     assert log.streams[2].circuit is log.circuits[1]
     assert len(log.circuits[0].events) == 5
-    assert log.gaps == ([(lines.day + 10, lines.day + 12.5)] if has_note else [])
+    assert log.gaps == ([Gap(lines.day + 10, lines.day + 12.5)] if has_note else [])
+
+
+def test_entries_that_the_reader_could_not_write_are_a_gap(
+    log_of: Callable[..., Input], lines: type[Lines]
+) -> None:
+    text = lines.note(3, "[LOST] 17 entries were not written: No space left on device")
+    log = log_of(text + lines.note(4, "[LOST] many entries"))
+    assert torctl.read_logs([log]).gaps == [Gap(lines.day + 3, lines.day + 3, 17)]
+    assert sum(log.counts.rejected.values()) == 1
 
 
 def test_a_new_tor_that_the_reader_finds_running(

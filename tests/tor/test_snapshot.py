@@ -256,12 +256,6 @@ def test_saving_replaces(slot: Slot, tmp_path: Path) -> None:
     assert [path.name for path in slot.folder.parent.iterdir() if path.is_dir()] == ["0"]
 
 
-def test_discarding(slot: Slot, tmp_path: Path) -> None:
-    slot.discard()
-    with pytest.raises(SnapshotError, match="not there"):
-        slot.restore(tmp_path / "base", NOW)
-
-
 def test_another_folder_when_the_first_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     slot = take_slot([tmp_path / "file" / "perfmeasure", tmp_path / "second"], "key")
