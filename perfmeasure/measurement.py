@@ -278,9 +278,10 @@ class Measurement:
             self._end(None)
 
     def _transfer_ended(self, text: str) -> None:
-        self._progress.phase("transfers")
-        self._progress.update(text, self._tally.fraction)
         self._publication.mark_news()
+        if not self._ended.called:
+            self._progress.phase("transfers")
+            self._progress.update(text, self._tally.fraction)
 
     async def _drop_guards(self) -> None:
         for name, controller in self._controllers.items():

@@ -71,6 +71,10 @@ class Slot:
     def save(self, relays: Sequence[Relay], made_unix_ts: float) -> None:
         """Make the relays' data directories the slot's snapshot; they must not be running.
 
+        Args:
+            relays: with keys and ports.
+            made_unix_ts: when their keys were made.
+
         Raises:
             OSError: it could not be written.
         """
@@ -97,8 +101,11 @@ class Slot:
         new.rename(self.folder)
         self._clear()
 
-    def restore(self, base: Path, now: float) -> list[Relay]:
-        """Write the snapshot's files into data directories below ``base``; return the relays.
+    def restore(self, base: Path, now: float) -> tuple[list[Relay], float]:
+        """Write the snapshot's files into data directories below ``base``.
+
+        Returns:
+            The relays, and the Unix time at which their keys were made.
 
         Raises:
             SnapshotError: there is none, or it is too old or damaged.
@@ -123,7 +130,7 @@ class Slot:
             path = base / relay_name / "data" / file_name
             path.write_bytes(content)
             path.chmod(0o600)
-        return relays
+        return relays, manifest["made_unix_ts"]
 
     def _manifest(self) -> dict[str, Any]:
         path = self.folder / "manifest.json"

@@ -11,6 +11,7 @@ The way of a start::
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import subprocess
 import threading
@@ -111,6 +112,9 @@ class Testnet:
         self._folders = cache_folders(self._base) if cache is None else [cache]
         self._slot: Slot | None = None
         self._closing = threading.Event()
+        self._made_unix_ts = 0.0
+        self._kept_consensus_unix_ts = 0.0
+        self._was_ready = False
         self.relays: list[Relay] = self._layout.relays(self._base)
         """The relays, complete once prepared; authorities first."""
         self.is_restored = False
@@ -153,11 +157,11 @@ class Testnet:
         self.is_restored = False
         relays = self._layout.relays(self._base)
         self.relays = found(relays, self._tor, self._tor_gencert, say, self._pause)
-        if self._slot is not None:
-            try:
-                self._slot.save(self.relays, time.time())
-            except OSError as error:
-                say(f"the private network is not kept for the next start ({error.strerror})")
+        self._made_unix_ts = time.time()
+        try:
+            self._keep()
+        except OSError as error:
+            say(f"the private network is not kept for the next start ({error.strerror})")
         self._plan_next_vote()
 
     async def start(
@@ -182,6 +186,7 @@ class Testnet:
                 for relay in self.relays:
                     launcher.launch(relay, self.argv(relay))
                 await self._wait_ready(reactor, say, is_alive)
+                self._was_ready = True
             except MeasurementError as error:
                 await launcher.stop_all()
                 if not self.is_restored:
@@ -191,11 +196,25 @@ class Testnet:
                 return
 
     def close(self) -> None:
-        """Let others use the snapshot; to be called when the relays have ended."""
+        """Let others use the snapshot; to be called when the relays have ended.
+
+        Should they have voted meanwhile, their newer state is kept instead.
+        """
         self._closing.set()
+        if self._slot is None:
+            return
+        votes = {consensus_unix_ts(relay) for relay in self.relays}
+        if self._was_ready and len(votes) == 1 and votes.pop() > self._kept_consensus_unix_ts:
+            # Nobody is left to be told; what is kept stays as it was, then.
+            with contextlib.suppress(OSError):
+                self._keep()
+        self._slot.release()
+        self._slot = None
+
+    def _keep(self) -> None:
         if self._slot is not None:
-            self._slot.release()
-            self._slot = None
+            self._slot.save(self.relays, self._made_unix_ts)
+            self._kept_consensus_unix_ts = consensus_unix_ts(self.relays[0])
 
     # ---- restoring --------------------------------------------------------------------------
 
@@ -204,7 +223,7 @@ class Testnet:
             say("making a private network (no place to keep one, or all kept ones are in use)")
             return False
         try:
-            relays = self._slot.restore(self._base, time.time())
+            relays, self._made_unix_ts = self._slot.restore(self._base, time.time())
         except SnapshotError as error:
             say(f"making a private network ({error.got})")
             return False
@@ -217,6 +236,7 @@ class Testnet:
             say(f"making a private network (port {taken[0]} of the kept one is in use)")
             return False
         self.relays = with_control_ports(relays)
+        self._kept_consensus_unix_ts = consensus_unix_ts(self.relays[0])
         self._plan_next_vote()
         self.is_restored = True
         say("restored a private network from its snapshot")

@@ -80,7 +80,8 @@ def slot(cache: Path, tmp_path: Path) -> Iterator[Slot]:
 
 def test_what_was_saved_is_restored(slot: Slot, tmp_path: Path) -> None:
     base = tmp_path / "elsewhere"
-    relays = slot.restore(base, NOW + 60)
+    relays, made_unix_ts = slot.restore(base, NOW + 60)
+    assert made_unix_ts == NOW
     wanted = [replace(relay, folder=base / relay.name) for relay in _relays(tmp_path / "made")]
     assert relays == wanted
     for relay in relays:

@@ -254,7 +254,17 @@ def test_a_consensus_that_is_not_fresh_is_voted_again(
     drive(network.start(launcher, drive.reactor, said.append, is_alive=launcher.is_alive), 200)
     assert network.is_restored, said
     assert founding.consensus_unix_ts(network.relays[-1]) > before
+    launcher.processes.stop()
     network.close()
+
+    # The newer state is kept, with the keys' age.
+    monkeypatch.undo()
+    again = Testnet(tmp_path / "again", cache=cache)
+    again.prepare(said.append)
+    assert again.is_restored
+    assert founding.consensus_unix_ts(again.relays[-1]) > before
+    assert 0 < again._made_unix_ts < before
+    again.close()
 
 
 def test_a_restored_network_that_does_not_come_up_is_made_anew(
