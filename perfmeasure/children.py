@@ -14,6 +14,7 @@ relay         none: a relay that stands still shows in the transfers
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,8 @@ class Children:
                 f"monitor {name}",
                 argv,
                 on_line=lambda line: self._report(line.decode(errors="replace")),
+                # SIGKILL could cut a line that is just being written.
+                death_signal=signal.SIGTERM,
                 idle_limit_seconds=2 * _TOR_IDLE_SECONDS,
             )
         )

@@ -111,18 +111,22 @@ class Measurement:
         web.startService()
         self._progress.phase("web server")
         self._progress.done(f"serving {config.docroot} at {web.url}")
-        problem: PerfmeasureError | None = None
         try:
             problem = await self._measure()
-            has_success = await self._finish()
-            if config.keep_serving and problem is None and not self._interrupted.called:
+            try:
+                has_success = await self._finish()
+            except PerfmeasureError as error:
+                if problem is None:
+                    raise
+                self._progress.warn(str(error))  # what went wrong first is raised below
+            if problem is not None:
+                raise problem
+            if config.keep_serving and not self._interrupted.called:
                 self._progress.phase("web server")
                 self._progress.update(f"still serving at {web.url} (Ctrl-C stops)")
                 await self._interrupted
         finally:
             await web.stopService()
-        if problem is not None:
-            raise problem
         return ExitStatus.DONE if has_success else ExitStatus.FAILED
 
     def interrupt(self, name: str) -> None:
@@ -149,6 +153,8 @@ class Measurement:
             if self._config.drop_guards_hours:
                 self._guard_drops.start(self._config.drop_guards_hours * 3600, now=False)
             why = await self._ended
+            self._progress.phase("transfers")
+            self._progress.done(str(self._tally))
             if why is not None:
                 return MeasurementError("measure", why, "", "the logs are in the data directory")
         except CancelledError:

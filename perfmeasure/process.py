@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -23,8 +21,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from perfmeasure import tether
 from perfmeasure.logfile import LogFile
+from perfmeasure.tether import tethered
 from perfmeasure.units import log_stamp
 
 _LONGEST_LINE_BYTES = 1 << 20
@@ -59,6 +57,8 @@ class ChildProcess(Service):
         on_end: called once, with None after an orderly end of an ``is_once`` child, or with a
             sentence that says why the child was given up.
         before_start: called before each start; may return another argument list.
+        death_signal: what it gets when the harness is killed. SIGTERM is for a program of ours
+            that writes a log and ends at once; any other gets SIGKILL.
         idle_limit_seconds: how long it may go without ``mark_work`` being called; None is for ever.
     """
 
@@ -76,6 +76,7 @@ class ChildProcess(Service):
         on_line: Callable[[bytes], None] = lambda _line: None,
         on_end: Callable[[str | None], None] = lambda _why: None,
         before_start: Callable[[], None] = lambda: None,
+        death_signal: int = signal.SIGKILL,
         idle_limit_seconds: float | None = None,
         policy: RestartPolicy | None = None,
     ) -> None:
@@ -95,6 +96,7 @@ class ChildProcess(Service):
         self._on_line = on_line
         self._on_end = on_end
         self._before_start = before_start
+        self._death_signal = death_signal
         self._policy = policy or RestartPolicy()
         self._deaths: deque[float] = deque()
         self._transport: Any = None
@@ -234,11 +236,11 @@ class ChildProcess(Service):
         self._before_start()
         self.mark_work()
         self.started_unix_ts = time.time()
-        argv = [sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid())]
+        argv = tethered(self.argv, self._death_signal)
         self._transport = self._reactor.spawnProcess(
             _Lines(self),
             argv[0],
-            [*argv, *self.argv],
+            argv,
             env=self._env,
             childFDs={0: "w", 1: "r", 2: "r"},
         )

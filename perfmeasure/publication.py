@@ -21,10 +21,11 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
-from perfmeasure import jsonio, tether
+from perfmeasure import jsonio
 from perfmeasure.config import MeasureConfig
 from perfmeasure.errors import MeasurementError, PerfmeasureError
 from perfmeasure.plan import find_address
+from perfmeasure.tether import tethered
 from perfmeasure.units import utc_date
 
 _TICK_SECONDS = 1.0
@@ -112,10 +113,9 @@ class Publication:
         return result
 
     def _run(self, arguments: Sequence[str]) -> Deferred[tuple[bytes, bytes, int]]:
-        guard = ["-I", "-S", str(Path(tether.__file__)), str(os.getpid())]
-        publisher = [sys.executable, "-m", "perfmeasure.web.publisher", *arguments]
+        argv = tethered([sys.executable, "-m", "perfmeasure.web.publisher", *arguments])
         done: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
-            sys.executable, [*guard, *publisher], env=os.environ, reactor=self._reactor
+            argv[0], argv[1:], env=os.environ, reactor=self._reactor
         )
         return done.addErrback(_outcome_of_killed)
 

@@ -1,8 +1,9 @@
-"""Run a program that ends with the process that started it: ``tether.py PARENT_PID PROGRAM ARG…``.
+"""Run a program that ends with its parent: ``tether.py PARENT_PID SIGNAL PROGRAM ARG…``.
 
 Run as a script, by path and with ``python -I -S``: it imports next to nothing, so that it costs a
-few milliseconds, and then becomes the program by ``exec``. The kernel is asked to send SIGKILL to
-it when the parent dies, however the parent dies (prctl(2), PR_SET_PDEATHSIG; it survives exec).
+few milliseconds, and then becomes the program by ``exec``. The kernel is asked to send it the
+signal (a number) when the parent dies, however the parent dies (prctl(2), PR_SET_PDEATHSIG; it
+survives exec).
 The program gets a session of its own: the terminal's interrupt reaches the harness alone, which
 then stops its children in order.
 """
@@ -15,10 +16,20 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
+def tethered(argv: "list[str]", number: int = signal.SIGKILL) -> "list[str]":
+    """Return the command that runs ``argv`` as a child of this process, and ends with it.
+
+    Args:
+        argv: a program and its arguments.
+        number: the signal that the program gets when this process dies.
+    """
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(number)), *argv]
+
+
 def main() -> None:
     """Become the program, unless the parent has gone already."""
-    parent_pid, program = int(sys.argv[1]), sys.argv[2:]
-    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+    parent_pid, number, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
         sys.exit("the kernel refused PR_SET_PDEATHSIG")
     if os.getppid() != parent_pid:
         sys.exit("the harness ended before its child began")

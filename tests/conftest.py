@@ -19,6 +19,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytest_plugins = ["testnet_fixture"]
+
 TESTS = Path(__file__).resolve().parent
 IN_CI = os.environ.get("CI") == "true"
 

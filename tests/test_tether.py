@@ -9,6 +9,7 @@ from pathlib import Path
 
 from perfmeasure import tether
 
+KILL = str(int(signal.SIGKILL))
 TETHER = [sys.executable, "-I", "-S", str(Path(tether.__file__))]
 
 
@@ -27,7 +28,7 @@ def test_the_program_dies_with_its_parent_however_that_dies() -> None:
             "-c",
             (
                 "import os, subprocess, sys, time\n"
-                "child = subprocess.Popen([*sys.argv[1:], str(os.getpid()), 'sleep', '60'])\n"
+                "child = subprocess.Popen([*sys.argv[1:], str(os.getpid()), '9', 'sleep', '60'])\n"
                 "print(child.pid, flush=True)\n"
                 "time.sleep(60)"
             ),
@@ -57,7 +58,7 @@ def test_the_program_dies_with_its_parent_however_that_dies() -> None:
 
 def test_a_parent_that_has_gone_already_means_that_nothing_is_run() -> None:
     done = subprocess.run(
-        [*TETHER, "1", "echo", "ran"], capture_output=True, text=True, check=False
+        [*TETHER, "1", KILL, "echo", "ran"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert done.stdout == ""
@@ -68,14 +69,17 @@ def test_the_program_has_a_session_of_its_own_and_the_default_sigpipe() -> None:
     code = "import os, signal; print(os.getsid(0) == os.getpid(), signal.getsignal(signal.SIGPIPE))"
     shell = "trap - PIPE; cat /proc/self/status | grep SigIgn"
     own = subprocess.run(
-        [*TETHER, str(os.getpid()), sys.executable, "-c", code],
+        [*TETHER, str(os.getpid()), KILL, sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
     )
     assert own.stdout.startswith("True")
     ignored = subprocess.run(
-        [*TETHER, str(os.getpid()), "sh", "-c", shell], capture_output=True, text=True, check=True
+        [*TETHER, str(os.getpid()), KILL, "sh", "-c", shell],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     mask = int(ignored.stdout.split()[1], 16)
     assert not mask & (1 << (signal.SIGPIPE - 1))
@@ -83,7 +87,10 @@ def test_the_program_has_a_session_of_its_own_and_the_default_sigpipe() -> None:
 
 def test_a_program_that_is_not_there_is_named() -> None:
     done = subprocess.run(
-        [*TETHER, str(os.getpid()), "no-such-program"], capture_output=True, text=True, check=False
+        [*TETHER, str(os.getpid()), KILL, "no-such-program"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert "cannot run no-such-program: No such file" in done.stderr

@@ -27,6 +27,7 @@ from perfmeasure.units import parse_seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+_LAST_SECONDS = 8
 _EVENT_NAME = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 
 
@@ -67,10 +68,18 @@ def _stop_at_signals() -> Iterator[Stop]:
     # interpreter itself writes to the descriptor ends the wait in that case too.
     wakeup = signal.set_wakeup_fd(stop.writable_fd, warn_on_full_buffer=False)
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+
+    def stop_soon(*_: object) -> None:
+        stop.set()
+        # Whatever hinders us: nobody may be left to send SIGKILL, since a harness that was killed
+        # sends SIGTERM only (perfmeasure.tether).
+        signal.alarm(_LAST_SECONDS)
+
+    before = [signal.signal(number, stop_soon) for number in numbers]
     try:
         yield stop
     finally:
+        signal.alarm(0)
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from perfmeasure import tether
 from perfmeasure.errors import MeasurementError, MissingError
+from perfmeasure.tether import tethered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,11 +37,10 @@ class Processes:
         Raises:
             MissingError: there is no such program.
         """
-        guard = [sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid())]
         try:
             with log_path.open("ab") as log:
                 self._running[name] = subprocess.Popen(
-                    [*guard, *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                    tethered([*argv]), stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )
         except OSError as error:
             raise MissingError(argv[0], f"cannot be started ({error.strerror})") from error

@@ -10,18 +10,19 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from perfmeasure.errors import UsageError
+from perfmeasure.logfile import LogFile
 from perfmeasure.tor.control import ControlAddress, ControlConnection
 from perfmeasure.tor.monitor import parse_events
 from perfmeasure.tor.reader import DEFAULT_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "perfmeasure.tor.monitor"]
 LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \d+\.\d{6} \S")
@@ -53,7 +54,10 @@ def end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
 
 
 def read(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else b""
+    try:
+        return path.read_bytes()
+    except OSError:  # not yet there, or a process that has ended
+        return b""
 
 
 # ---- a real tor ---------------------------------------------------------------------------------
@@ -214,7 +218,7 @@ def test_a_signal_in_a_flood_loses_nothing_that_had_come(
     assert numbers == list(range(20_000))
 
 
-def test_a_killed_monitor_leaves_whole_lines(
+def test_a_killed_monitor_leaves_whole_lines_and_at_most_one_that_is_cut(
     make_port: Callable[..., Any], start: Callable[..., Any], until: Callable[..., None],
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -226,6 +230,36 @@ def test_a_killed_monitor_leaves_whole_lines(
     until(lambda: len(read(log)) > 1_000_000, "a part of the flood")
     process.kill()
     process.wait()
+    # The kernel may end a write between two pages; the next start ends the cut line.
+    LogFile(log).close()
+    assert read(log).endswith(b"\n")
+    assert all(LINE.match(line) for line in read(log).splitlines()[:-1])
+
+
+def test_a_monitor_whose_harness_is_killed_ends_in_order(
+    make_port: Callable[..., Any], until: Callable[..., None], tmp_path: Path
+) -> None:
+    port = make_port()
+    log = tmp_path / "torctl.log"
+    code = (
+        "import signal, subprocess, sys, time; from perfmeasure.tether import tethered\n"
+        "child = subprocess.Popen(tethered(sys.argv[1:], signal.SIGTERM))\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    monitor = ["-m", "perfmeasure.tor.monitor", "-p", str(port.port), "-l", str(log), "-e", "BW"]
+    harness = subprocess.Popen(
+        [sys.executable, "-c", code, sys.executable, *monitor], stdout=subprocess.PIPE, text=True
+    )
+    assert harness.stdout is not None
+    with harness.stdout:
+        pid = int(harness.stdout.readline())
+    until(lambda: "SETEVENTS BW" in port.commands, "the subscription")
+    port.send(b"650 BW 1 1\r\n" * 100_000)
+    until(lambda: len(read(log)) > 1_000_000, "a part of the flood")
+    harness.kill()
+    harness.wait()
+    # A process that has ended has no command line, reaped or not.
+    until(lambda: not read(Path(f"/proc/{pid}/cmdline")), "the end of the monitor")
     assert read(log).endswith(b" 650 BW 1 1\r\n")
     assert all(LINE.match(line) for line in read(log).splitlines())
 
