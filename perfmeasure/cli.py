@@ -49,10 +49,10 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command and return its exit status; every error becomes one message on stderr."""
+def run(arguments: list[str], command: click.Command = cli) -> int:
+    """Run a command and return its exit status; every error becomes one message on stderr."""
     try:
-        status: Any = cli.main(arguments, prog_name="perfmeasure", standalone_mode=False)
+        status: Any = command.main(arguments, prog_name="perfmeasure", standalone_mode=False)
     except PerfmeasureError as error:
         click.echo(f"perfmeasure: {error}", err=True)
         return error.exit_status

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfmeasure import jsonio
-from perfmeasure.errors import ExitStatus, InputError, PerfmeasureError, UsageError
+from perfmeasure import cli, jsonio
+from perfmeasure.errors import InputError, UsageError
 from perfmeasure.hostinfo import host_info
 from perfmeasure.logfile import compress_archive
 from perfmeasure.units import format_seconds, utc_date
@@ -285,18 +285,5 @@ def publisher_command(
     click.echo(jsonio.compact(result))
 
 
-def main(arguments: list[str]) -> int:
-    """Run the publisher and return its exit status; errors are one message on stderr."""
-    try:
-        publisher_command.main(arguments, prog_name="publisher", standalone_mode=False)
-    except PerfmeasureError as error:
-        click.echo(f"perfmeasure: {error}", err=True)
-        return error.exit_status
-    except click.ClickException as error:
-        error.show()
-        return ExitStatus.USAGE
-    return ExitStatus.DONE
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(cli.run(sys.argv[1:], publisher_command))

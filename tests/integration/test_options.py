@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
+import urllib.request
 from pathlib import Path
 
 from running import check_logs_are_whole, running, transfers_of
@@ -47,3 +49,15 @@ def test_a_port_that_nobody_serves_gives_failures_and_status_1(tmp_path: Path) -
     transfers = transfers_of(run.database())
     assert all(t["is_error"] and t["links"]["status"] == "linked" for t in transfers.values())
     check_logs_are_whole(prefix)
+
+
+def test_results_are_served_until_interrupted(tmp_path: Path) -> None:
+    prefix = tmp_path / "data"
+    with running(prefix, "--inet-only", "--num-transfers", "1", "--keep-serving") as run:
+        url = run.url()
+        run.until(lambda: "still serving" in run.said(), 170, "end of the transfers")
+        assert "by exit: 1 transfers, 1 succeeded" in run.output.read_text()
+        assert run.pids() == [], "all children have ended"
+        with urllib.request.urlopen(f"{url}/latest.json", timeout=10) as answer:
+            assert answer.read() == (prefix / "docroot" / "latest.json").read_bytes()
+        assert run.stop(signal.SIGINT, 20) == 0
