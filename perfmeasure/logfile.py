@@ -26,6 +26,7 @@ from perfmeasure.units import utc_date
 
 DAY_SECONDS = 86400
 _HEAD_BYTES = 65536
+_YEAR_10000_UNIX_TS = 253_402_300_800
 
 
 class LogFile:
@@ -129,8 +130,8 @@ class LogFile:
         except FileNotFoundError:
             return None
         for line in head.splitlines():
-            with contextlib.suppress(IndexError, ValueError):
-                return self._period(float(line.split(b" ", 3)[2]))
+            if (unix_ts := stamp_of(line)) is not None:
+                return self._period(unix_ts)
         return self._period(self.path.stat().st_mtime)
 
     def _rotate(self) -> None:
@@ -162,6 +163,15 @@ class LogFile:
             if not target.exists() and not target.with_name(target.name + ".gz").exists():
                 return target
             copy += 1
+
+
+def stamp_of(line: bytes) -> float | None:
+    """Return the Unix time in a log line's third column; None if there is no possible one."""
+    try:
+        unix_ts = float(line.split(b" ", 3)[2])
+    except (IndexError, ValueError):
+        return None
+    return unix_ts if 0 <= unix_ts < _YEAR_10000_UNIX_TS else None
 
 
 def compress_archive(archive: Path) -> list[Path]:

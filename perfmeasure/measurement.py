@@ -98,6 +98,17 @@ class Measurement:
         Raises:
             PerfmeasureError: the measurement failed; what was measured is published all the same.
         """
+        try:
+            return await self._run()
+        except OSError as error:
+            raise MeasurementError(
+                str(error.filename or self._config.prefix),
+                f"cannot be read or written ({error.strerror or error})",
+                "a data directory with space, in which nothing else is in the way",
+                "mend that, or give another folder with --prefix",
+            ) from error
+
+    async def _run(self) -> int:
         config = self._config
         config.docroot.mkdir(parents=True, exist_ok=True)
         web = docroot_service(
@@ -116,6 +127,7 @@ class Measurement:
             try:
                 has_success = await self._finish()
             except PerfmeasureError as error:
+                self._show(f"{self._tally}; not published. The logs are in {config.prefix}")
                 if problem is None:
                     raise
                 self._progress.warn(str(error))  # what went wrong first is raised below
@@ -134,6 +146,8 @@ class Measurement:
         if not self._interrupted.called:
             self._progress.warn(f"{name}: stopping")
             self._interrupted.callback(None)
+        else:
+            self._publication.kill()  # who asks twice does not want to wait
         if self._starting is not None:
             self._starting.cancel()
         self._end(None)
@@ -339,6 +353,8 @@ def run(config: MeasureConfig) -> int:
     from twisted.internet import reactor as global_reactor  # noqa: PLC0415 - importing installs it
 
     reactor: Any = global_reactor
+    # Twisted's own clock is UTC: a step of it would fire or hold up every timer.
+    reactor.seconds = time.monotonic
     outcome: list[int | Failure] = []
     with prefix_lock(config.prefix), Progress() as progress:
         measurement = Measurement(

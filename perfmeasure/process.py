@@ -21,7 +21,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from perfmeasure.logfile import LogFile
+from perfmeasure.errors import PerfmeasureError
+from perfmeasure.logfile import LogFile, stamp_of
 from perfmeasure.tether import tethered
 from perfmeasure.units import log_stamp
 
@@ -56,7 +57,7 @@ class ChildProcess(Service):
         on_line: sees each line, without the newline.
         on_end: called once, with None after an orderly end of an ``is_once`` child, or with a
             sentence that says why the child was given up.
-        before_start: called before each start; may return another argument list.
+        before_start: called before each start.
         death_signal: what it gets when the harness is killed. SIGTERM is for a program of ours
             that writes a log and ends at once; any other gets SIGKILL.
         idle_limit_seconds: how long it may go without ``mark_work`` being called; None is for ever.
@@ -163,10 +164,8 @@ class ChildProcess(Service):
         self.last_lines.append(line)
         now = time.time()
         if self._is_stamped:
-            try:
-                self._last_unix_ts = float(line.split(b" ", 3)[2])
-            except (IndexError, ValueError):  # a library's warning between the log's lines
-                self._last_unix_ts = self._last_unix_ts or now
+            # A library's warning between the log's lines has the time of the line before it.
+            self._last_unix_ts = stamp_of(line) or self._last_unix_ts or now
             entry = line + b"\n"
         else:
             self._last_unix_ts = now
@@ -230,7 +229,10 @@ class ChildProcess(Service):
     def _restart(self) -> None:
         self._again = None
         self.restarts += 1
-        self._start()
+        try:
+            self._start()
+        except (OSError, PerfmeasureError) as problem:
+            self._died(f"could not be started ({problem})")
 
     def _start(self) -> None:
         self._before_start()

@@ -14,16 +14,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import LoopingCall
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
 from perfmeasure import jsonio
 from perfmeasure.config import MeasureConfig
-from perfmeasure.errors import MeasurementError, PerfmeasureError
+from perfmeasure.errors import (
+    ExitStatus,
+    InputError,
+    MeasurementError,
+    PerfmeasureError,
+    UsageError,
+)
 from perfmeasure.plan import find_address
 from perfmeasure.tether import tethered
 from perfmeasure.units import utc_date
@@ -35,7 +41,15 @@ on their way, the control-port reader looks at its clock at least every few seco
 _SHORTEST_PAUSE_SECONDS = 10.0
 _PAUSE_FACTOR = 20.0
 """A publication that took 1 s is followed by a pause of 20 s: at most 5 % of one processor."""
+_LIMIT_SECONDS = 1800.0
+"""A publisher that takes longer stands still and is killed."""
+_RETRY_SECONDS = 60.0
 _DATE = re.compile(r"\d{4}-\d\d-\d\d\Z")
+
+_ERRORS: dict[int, type[PerfmeasureError]] = {
+    ExitStatus.USAGE: UsageError,
+    ExitStatus.UNUSABLE_INPUT: InputError,
+}
 
 
 class Publication:
@@ -54,6 +68,8 @@ class Publication:
         self._reactor = reactor
         self._report = report
         self._lock = DeferredLock()
+        self._publisher: _Publisher | None = None
+        self._retry_at = 0.0
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
         self._has_news = True
@@ -77,6 +93,11 @@ class Publication:
     def mark_news(self) -> None:
         """Note that something happened that is worth a publication."""
         self._has_news = True
+
+    def kill(self) -> None:
+        """End a publication that is under way; what was published before stays."""
+        if self._publisher is not None:
+            self._publisher.kill()
 
     async def publish(
         self, date: str, *, is_over: bool = True, since_unix_ts: float | None = None
@@ -107,17 +128,25 @@ class Publication:
             self._lock.release()
         if status != 0:
             text = problem.decode("utf-8", "replace").strip().removeprefix("perfmeasure: ")
-            raise MeasurementError(f"publishing {date}", text or f"ended with status {status}")
+            kind = _ERRORS.get(status, MeasurementError)
+            raise kind(f"publishing {date}", text or f"ended with status {status}")
         lines = said.splitlines() or [b""]
         result: dict[str, Any] = jsonio.loads(lines[-1], "the publisher's answer")
         return result
 
     def _run(self, arguments: Sequence[str]) -> Deferred[tuple[bytes, bytes, int]]:
         argv = tethered([sys.executable, "-m", "perfmeasure.web.publisher", *arguments])
-        done: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
-            argv[0], argv[1:], env=os.environ, reactor=self._reactor
-        )
-        return done.addErrback(_outcome_of_killed)
+        publisher = self._publisher = _Publisher()
+        self._reactor.spawnProcess(publisher, argv[0], argv, env=os.environ)
+        limit = self._reactor.callLater(_LIMIT_SECONDS, publisher.kill)
+
+        def ended(outcome: tuple[bytes, bytes, int]) -> tuple[bytes, bytes, int]:
+            self._publisher = None
+            if limit.active():
+                limit.cancel()
+            return outcome
+
+        return publisher.done.addCallback(ended)
 
     def _arguments(self, date: str, is_over: bool, since_unix_ts: float | None) -> list[str]:
         config = self._config
@@ -144,22 +173,49 @@ class Publication:
             self._period = period
         if self._has_news and self._reactor.seconds() >= self._next_at:
             self._dates_due.setdefault(utc_date(now), False)
+        if self._reactor.seconds() < self._retry_at:
+            return
         # The newest day last: latest.json is what was published last.
         for date in sorted(self._dates_due):
             is_over = self._dates_due.pop(date)
             try:
                 result = await self.publish(date, is_over=is_over)
+            except (InputError, UsageError) as error:
+                self._report(str(error))  # trying again would find the same
             except (PerfmeasureError, OSError) as error:
-                self._report(str(error))
+                self._report(f"{error}; trying again in {_RETRY_SECONDS:.0f} s")
+                self._dates_due[date] = is_over or self._dates_due.get(date, False)
+                self._retry_at = self._reactor.seconds() + _RETRY_SECONDS
+                return
             else:
                 for warning in result.get("warnings", ()):
                     self._report(f"publishing {date}: {warning}")
 
 
-def _outcome_of_killed(failure: Failure) -> tuple[bytes, bytes, int]:
-    """Return output, error output and signal: Twisted fails with them when a signal was the end."""
-    output, problem, number = cast("tuple[bytes, bytes, int]", failure.value)
-    return output, problem + b"killed by signal %d" % number, number
+class _Publisher(ProcessProtocol):
+    """The publisher's process; ``done`` fires with output, error output, and status or signal."""
+
+    def __init__(self) -> None:
+        self.done: Deferred[tuple[bytes, bytes, int]] = Deferred()
+        self._output = {1: b"", 2: b""}
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.transport is not None and not self.done.called:
+            transport: Any = self.transport
+            transport.signalProcess("KILL")
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self._output[childFD] += data
+
+    def processEnded(self, reason: Failure) -> None:
+        problem = reason.value
+        status = getattr(problem, "exitCode", None)
+        if status is None:
+            status = int(getattr(problem, "signal", None) or 1)
+            self._output[2] += b"killed by signal %d" % status
+            status += 128
+        self.done.callback((self._output[1], self._output[2], status))
 
 
 def days_to_publish(archive: Path, docroot: Path) -> set[str]:

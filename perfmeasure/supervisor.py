@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from perfmeasure.process import ChildProcess
 
 _WATCH_SECONDS = 1.0
+_HELD_UP_SECONDS = 10.0
 _LATE_LINES_SECONDS = 3.0
 """How long after the end of a period a line that was stamped in it may still be on its way."""
 
@@ -28,6 +29,8 @@ class Supervisor(MultiService):
         super().__init__()
         self._report = report
         self._said = ""
+        self._reactor = reactor
+        self._last_look: float | None = None
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
 
@@ -58,6 +61,11 @@ class Supervisor(MultiService):
             await self.stop(child)
 
     def _look(self) -> None:
+        before, self._last_look = self._last_look, self._reactor.seconds()
+        if before is not None and self._last_look - before > _HELD_UP_SECONDS:
+            # It was we who stood still (a suspended machine, a stopped process), not they.
+            for child in self.children:
+                child.mark_work()
         now = time.time() - _LATE_LINES_SECONDS
         for child in self.children:
             child.check_work()

@@ -15,8 +15,9 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.fixture
 def session(tmp_path: Path) -> Path:
-    """A folder with our conftest and nothing else."""
-    shutil.copy(HERE / "conftest.py", tmp_path)
+    """A folder with our conftest, the plugin that it names, and nothing else."""
+    for name in ("conftest.py", "testnet_fixture.py"):
+        shutil.copy(HERE / name, tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -ra\n")
     return tmp_path
 

@@ -149,6 +149,16 @@ def test_a_cut_last_line_is_ended_so_that_the_next_one_stays_whole(path: Path) -
     assert path.read_bytes() == line(MIDNIGHT) + b"2026-11-22 00:0\n" + line(MIDNIGHT + 1, "next")
 
 
+@pytest.mark.parametrize("number", [b"inf", b"nan", b"1e300", b"-1", b"x"])
+def test_a_first_line_with_an_impossible_stamp_is_passed_over(path: Path, number: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"a b " + number + b" c\n")
+    log = LogFile(path)
+    log.write(line(MIDNIGHT), MIDNIGHT)
+    log.close()
+    assert path.read_bytes().endswith(b" c\n" + line(MIDNIGHT))
+
+
 def test_a_full_disk_leaves_whole_lines(path: Path) -> None:
     log = LogFile(path)
     log.write(line(MIDNIGHT), MIDNIGHT)
@@ -199,15 +209,16 @@ def test_no_line_is_lost_and_each_is_filed_under_its_date(
     live = root / "tgen-client" / "perfmeasure.tgen.log"
     archive = root / "log_archive"
     written = []
+    steps = [(offset, data.draw(st.booleans()), data.draw(st.booleans())) for offset in offsets]
     log = LogFile(live, archive, every)
-    for number, offset in enumerate(offsets):
+    for number, (offset, is_restart, is_compression) in enumerate(steps):
         entry = line(MIDNIGHT + offset, str(number))
         log.write(entry, MIDNIGHT + offset)
         written.append(entry)
-        if data.draw(st.booleans()):
+        if is_restart:
             log.close()
             log = LogFile(live, archive, every)
-        if data.draw(st.booleans()):
+        if is_compression:
             compress_archive(archive)
     log.close()
     compress_archive(archive)

@@ -178,3 +178,21 @@ def test_the_last_lines_and_every_line_are_seen(run: Run) -> None:
     run.until(lambda: bool(run.ends))
     assert seen == [str(i).encode() for i in range(100)]
     assert list(child.last_lines) == [b"95", b"96", b"97", b"98", b"99"]
+
+
+def test_a_start_that_fails_is_a_death_like_any_other(run: Run) -> None:
+    starts: list[bool] = []
+
+    def before_start() -> None:
+        starts.append(True)
+        if len(starts) == 2:
+            raise OSError(28, "No space left on device")
+
+    child = run.child("import time; print('up'); time.sleep(60)", before_start=before_start)
+    child.startService()
+    run.until(lambda: lines_of(run.path) == ["up"])
+    child.signal(signal.SIGKILL)
+    run.until(lambda: lines_of(run.path) == ["up", "up"])
+    assert len(starts) == 3
+    assert "could not be started ([Errno 28] No space left on device)" in run.said[1]
+    run.stop(child)

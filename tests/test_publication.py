@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
-from perfmeasure import publication
 from perfmeasure.config import MeasureConfig, Network
 from perfmeasure.errors import MeasurementError
 from perfmeasure.publication import Publication, days_to_publish
@@ -27,10 +28,14 @@ class Publisher:
         self.seconds = 0.5
         self.outcome: tuple[bytes, bytes, int] = (b'{"written": []}\n', b"", 0)
 
-    def run(self, _program: str, argv: list[str], **_settings: Any) -> Deferred[Any]:
+    def spawn(self, protocol: Any, _program: str, argv: list[str], **_settings: Any) -> None:
         self.asked.append(argv)
         self.clock.advance(self.seconds)
-        return succeed(self.outcome)
+        output, problem, status = self.outcome
+        protocol.childDataReceived(1, output)
+        protocol.childDataReceived(2, problem)
+        end = ProcessTerminated(status) if status else ProcessDone(0)
+        protocol.processEnded(Failure(end))
 
     def dates(self) -> list[str]:
         return [argv[argv.index("--date") + 1] for argv in self.asked]
@@ -44,7 +49,7 @@ class Fixture:
         self.said: list[str] = []
         self.publisher = Publisher(self.clock)
         monkeypatch.setattr(time, "time", lambda: self.now + self.clock.seconds())
-        monkeypatch.setattr(publication, "getProcessOutputAndValue", self.publisher.run)
+        monkeypatch.setattr(self.clock, "spawnProcess", self.publisher.spawn, raising=False)
         self.config = MeasureConfig(
             prefix=tmp_path, network=Network.TESTNET, nickname="host", rotate_every_seconds=60
         )
@@ -97,11 +102,19 @@ def test_a_failure_is_said_and_does_not_end_the_publishing(run: Fixture) -> None
     run.publisher.outcome = (b"", b"perfmeasure: docroot: the disk is full\n", 1)
     run.publication.start()
     run.pass_seconds(6)
-    assert run.said == ["publishing 2026-11-22: docroot: the disk is full"]
+    assert run.said == ["publishing 2026-11-22: docroot: the disk is full; trying again in 60 s"]
     run.publisher.outcome = (b"{}\n", b"", 0)
-    run.publication.mark_news()
-    run.pass_seconds(20)
+    run.pass_seconds(50)
+    assert len(run.publisher.asked) == 1
+    run.pass_seconds(11)
     assert len(run.publisher.asked) == 2
+
+
+def test_a_day_whose_logs_are_of_no_use_is_not_tried_for_ever(run: Fixture) -> None:
+    run.publisher.outcome = (b"", b"perfmeasure: log_archive: no log\n", 4)
+    run.publication.start()
+    run.pass_seconds(40)
+    assert run.said == ["publishing 2026-11-22: log_archive: no log"]
 
 
 def test_the_last_publication_asks_for_the_summary_of_this_run(run: Fixture) -> None:

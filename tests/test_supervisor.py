@@ -94,3 +94,12 @@ def test_a_log_that_cannot_rotate_is_said_once_and_goes_on(tmp_path: Path) -> No
         f"{path}: cannot be rotated (Not a directory)"
     ]
     assert path.read_bytes().count(b"\n") == 2
+
+
+def test_children_are_not_blamed_when_the_harness_stood_still() -> None:
+    clock = Clock()
+    _, (child,), _ = supervisor_of("a", clock)
+    clock.advance(1)
+    assert child._last_work == 0
+    clock.advance(200)
+    assert child._last_work == 201

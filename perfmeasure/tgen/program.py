@@ -13,6 +13,7 @@ import platform
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -35,6 +36,8 @@ _HURRY_SECONDS = 2.0
 
 class _MainLoop(Reactor, Protocol):
     """What only the program itself needs of the reactor (``IReactorCore``)."""
+
+    seconds: Callable[[], float]
 
     def run(self, installSignalHandlers: bool = ...) -> None: ...
 
@@ -73,6 +76,8 @@ def _run(path: Path, log: Log) -> int:
     )
     log.set_level(graph.start.log_level)
     reactor = cast("_MainLoop", twisted_reactor)
+    # Twisted's own clock is UTC: a step of it would cut or stretch pauses and time limits.
+    reactor.seconds = time.monotonic
 
     endings: list[None] = []
 

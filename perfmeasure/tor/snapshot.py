@@ -139,6 +139,9 @@ class Slot:
             if document["format"] != _FORMAT:
                 raise self._unusable(f"format {document['format']!r}", str(_FORMAT))
             relays = [Relay(folder=Path(), **relay) for relay in document["relays"]]
+            ports = [p for r in relays for p in (r.or_port, r.dir_port, r.control_port)]
+            if not relays or not all(isinstance(port, int) for port in ports):
+                raise self._unusable("no relays, or ports that are no numbers", "")
             names = {relay.name for relay in relays}
             digests = document["sha256"]
             for name in digests:

@@ -101,13 +101,16 @@ class TorSettings:
             f"DataDirectory {quoted(self.data_directory)}",
             "ClientOnly 1",
             "SafeLogging 0",
-            "MaxCircuitDirtiness 60 seconds",
             "Log notice stdout",
         ]
         if self.owner_pid is not None:
             lines.append(f"__OwningControllerProcess {self.owner_pid}")
         if self.onion is not None:
             lines += self.onion.torrc_lines()
+        else:
+            # As OnionPerf's. Not for an onion host: tor closes a service's rendezvous circuit by
+            # that limit without a word to the client, whose next transfer then hangs.
+            lines.append("MaxCircuitDirtiness 60 seconds")
         lines += self.network_lines
         given = keywords(self.base_text) | keywords(user_text)
         if self.drop_guards_hours <= 0 and not given & {"useentryguards", "usebridges"}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import sys
 import urllib.request
@@ -16,9 +17,8 @@ def test_an_external_tgen_a_single_onion_more_events_dropped_guards_and_stop_at(
 ) -> None:
     prefix = tmp_path / "data"
     tgen = tmp_path / "tgen"  # what is driven as a program of another make
-    tgen.write_text(
-        f'#!/bin/sh\necho started >&2\nexec {sys.executable} -m perfmeasure.tgen "$@"\n'
-    )
+    python = shlex.quote(sys.executable)
+    tgen.write_text(f'#!/bin/sh\necho started >&2\nexec {python} -m perfmeasure.tgen "$@"\n')
     tgen.chmod(0o755)
     file = tmp_path / "perfmeasure.toml"
     file.write_text('tgen_transfer_size = "1 MiB"\ndrop_guards = 0.0003\nevents = ["CIRC_BW"]\n')

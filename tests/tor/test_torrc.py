@@ -40,8 +40,8 @@ def test_client_text() -> None:
         'DataDirectory "/m/tor-client/data"\n'
         "ClientOnly 1\n"
         "SafeLogging 0\n"
-        "MaxCircuitDirtiness 60 seconds\n"
         "Log notice stdout\n"
+        "MaxCircuitDirtiness 60 seconds\n"
         "UseEntryGuards 0\n"
     )
 
