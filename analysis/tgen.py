@@ -6,12 +6,16 @@ What is read, all on one line each (docs/formats.md has them whole)::
     Created new stream [id=…] on transport [fd=…]  a transfer began
     [stream-status] transport [] stream [] bytes []            how far it is
     [stream-success] | [stream-error] … bytes [] times []      how it ended
+
+and the lines of programs before 1.0, which `oldlines` takes apart: ``[transfer-status]``,
+``[transfer-complete]``, ``[transfer-error]``. One log may hold both.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perfmeasure.analysis import oldlines
 from perfmeasure.analysis.source import STAMP
 from perfmeasure.analysis.transfers import (
     Begun,
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from perfmeasure.analysis.source import Counts, Input
+    from perfmeasure.analysis.transfers import Transfer
 
 _LATEST_TS = 1e10  # ten digits before the point, as in `STAMP`
 
@@ -38,7 +43,8 @@ class TgenParser:
 
     def __init__(self) -> None:
         self.log = TgenLog()
-        # Key: the line's text from ``fd=`` to the state, and from ``id=`` to the name.
+        # Key: the line's text from ``fd=`` to the state, and from ``id=`` to the name; of an old
+        # line nothing, and vertex and count.
         self._open: dict[tuple[bytes, bytes], Begun] = {}
         self._ends: set[tuple[bytes, bytes, str, str]] = set()
         self._last_ts = 0.0
@@ -72,6 +78,15 @@ class TgenParser:
                 else:
                     used += 1
                 continue
+            at = line.find(b"] [transfer-status] transport ", 38, 200)
+            if at >= 0:
+                try:
+                    self._old_status(line)
+                except ValueError:
+                    counts.reject(number, "transfer-status is cut or garbled")
+                else:
+                    used += 1
+                continue
             reason = self._read_other(line)
             if reason is None:
                 skipped += 1
@@ -88,6 +103,8 @@ class TgenParser:
         Raises:
             ValueError, IndexError: it is not as it should be.
         """
+        if line.find(b"] [stream-", at) >= 0:  # another line was written into this one
+            garbled()
         after = line.index(b",state=", at)
         stream = line.index(b"] stream [id=", after)
         key = (line[at:after], line[stream + 10 : line.index(b",name=", stream)])
@@ -103,6 +120,24 @@ class TgenParser:
             garbled()
         begun = self._open.get(key) or self._begin(line, key)
         begun.reach(*reached)
+        begun.line = line
+
+    def _old_status(self, line: bytes) -> None:
+        """Read a transfer-status line, the most frequent one of old programs.
+
+        Raises:
+            ValueError: it is not as it should be.
+        """
+        key = (b"", oldlines.key_of(line))
+        reached = oldlines.reached(line)
+        ts = float(line[20:37])
+        if not 0 < ts < _LATEST_TS:
+            garbled()
+        begun = self._open.get(key)
+        if begun is None:
+            oldlines.parse(line)  # so that it can be relied upon when nothing else comes
+            begun = self._open[key] = Begun(ts, line)
+        begun.reach(ts, *reached)
         begun.line = line
 
     def _read_other(self, line: bytes) -> str | None:
@@ -123,8 +158,9 @@ class TgenParser:
         at = line.find(b"Initializing ", stamp.end())
         if at >= 0:
             return self._initializing(ts, line[at:])
-        if line.find(b"] [transfer-", stamp.end()) >= 0:
-            return "transfer-* line of TGen before 1.0, not read yet"
+        at = line.find(b"] [transfer-", stamp.end())
+        if at >= 0:
+            return self._old_end(ts, line, line[at + 3 : line.find(b"]", at + 3)])
         return None
 
     def _initializing(self, ts: float, text: bytes) -> str:
@@ -133,7 +169,9 @@ class TgenParser:
             return "Initializing line without a host"
         self._cut_open(ts)
         self.log.host = self.log.host or words[words.index("host") + 1]
-        self.log.program = " ".join(words[1:3])
+        # The old form does not say which version: "Initializing traffic generator on host …".
+        is_old = words[1:3] == ["traffic", "generator"]
+        self.log.program = "TGen before v1.0" if is_old else " ".join(words[1:3])
         return ""
 
     def _created(self, line: bytes, at: int) -> str:
@@ -178,10 +216,6 @@ class TgenParser:
                 line[line.index(b"[fd=", at) + 1 : line.index(b",state=", at)],
                 line[line.index(b" [id=", at) + 2 : line.index(b",name=", at)],
             )
-            if sections["stream"]["vertexid"].startswith("passive-stream"):
-                self._open.pop(key, None)
-                self.log.passive_count += 1
-                return ""
             end = (*key, sections["times"]["created-ts"], sections["times"]["now-ts"])
             if end in self._ends:
                 return "the same end of a transfer again"
@@ -195,24 +229,50 @@ class TgenParser:
                 percent_of(size["payload-progress-send"]),
             )
             is_error = word == b"stream-error"
-            self.log.transfers.append(ended_transfer(sections, begun, ts, is_error=is_error))
+            self._keep(ended_transfer(sections, begun, ts, is_error=is_error))
             self._open.pop(key, None)
             self._ends.add(end)
         except ValueError:
             return f"{word.decode()} has a number that is none"
         return ""
 
+    def _old_end(self, ts: float, line: bytes, word: bytes) -> str:
+        """Read a line of an old program that tells of an end."""
+        if word not in (b"transfer-complete", b"transfer-error"):
+            return "transfer line is cut or of an unknown kind"
+        try:
+            key = (b"", oldlines.key_of(line))
+            end = (*key, str(ts), "")
+            if end in self._ends:
+                return "the same end of a transfer again"
+            old = oldlines.parse(line)
+            begun = self._open.get(key) or Begun(ts, line)
+            begun.reach(ts, *oldlines.reached(line))
+            is_error = word == b"transfer-error"
+            self._keep(oldlines.transfer_of(old, begun, ts, is_complete=True, is_error=is_error))
+            self._open.pop(key, None)
+            self._ends.add(end)
+        except ValueError:
+            return f"{word.decode()} is cut or garbled"
+        return ""
+
+    def _keep(self, transfer: Transfer) -> None:
+        if transfer.record["is_commander"]:
+            self.log.transfers.append(transfer)
+            return
+        self.log.passive_count += 1
+        if transfer.record["is_complete"]:
+            self.log.answered.append(transfer)
+
     def _cut_open(self, ts: float) -> None:
         """Keep the transfers that are open as cut at ``ts``."""
-        for begun in self._open.values():
+        for (kind, _), begun in self._open.items():
+            cut = cut_transfer if kind else _cut_old_transfer
             try:
-                transfer = cut_transfer(begun.line, begun, ts)
+                transfer = cut(begun.line, begun, ts)
             except ValueError:
-                transfer = cut_transfer(begun.first_line, begun, ts)
-            if transfer.base_id.startswith("passive-stream"):
-                self.log.passive_count += 1
-            else:
-                self.log.transfers.append(transfer)
+                transfer = cut(begun.first_line, begun, ts)
+            self._keep(transfer)
         self._open.clear()
 
     def _note_last_stamp(self, lines: list[bytes]) -> None:
@@ -220,6 +280,10 @@ class TgenParser:
             if stamp := STAMP.match(line):
                 self._last_ts = max(self._last_ts, float(stamp[1]))
                 return
+
+
+def _cut_old_transfer(line: bytes, begun: Begun, ts: float) -> Transfer:
+    return oldlines.transfer_of(oldlines.parse(line), begun, ts, is_complete=False)
 
 
 def read_logs(logs: Iterable[Input]) -> TgenLog:
