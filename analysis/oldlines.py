@@ -129,6 +129,8 @@ def parse(line: bytes) -> OldLine:
         ValueError: it is cut or garbled.
     """
     text = line.decode("utf-8", "replace")
+    if "\ufffd" in text or not text.rstrip().isprintable():
+        garbled()
     begin = text.find("] transport ")
     middle = text.find(" transfer ", begin)
     end = text.rfind(" total-bytes-read=")

@@ -182,7 +182,8 @@ def percent_of(text: bytes | str) -> float:
         text = text.encode()
     if text in {b"?", b"?%"}:
         return -1.0
-    if text[-1:] != b"%":
+    # Always two decimals, so that a digit that is missing shows.
+    if text[-1:] != b"%" or text[-4:-3] != b"." or not (text[:-4] + text[-3:-1]).isdigit():
         garbled()
     return float(text[:-1])
 
@@ -198,6 +199,8 @@ _EXPECTED = {
 def sections_of(line: bytes) -> dict[str, dict[str, str]] | None:
     """Return the bracketed sections of a line by name, or None if one is not as it should be."""
     text = line.decode("utf-8", "replace").rstrip()
+    if "\ufffd" in text or not text.isprintable():
+        return None
     sections: dict[str, dict[str, str]] = {}
     begin = text.find("Created new stream [")
     if begin >= 0:
