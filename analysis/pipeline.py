@@ -139,7 +139,8 @@ def _read(
             continue
         name = nickname or pair.host or "unknown"
         found = measurements.setdefault(name, database.Measurement(measurement_ip))
-        said = sources.setdefault(name, {"generators": [], "tor_versions": []})
+        said = sources.setdefault(name, {"generators": [], "tor_versions": [], "clock_steps": []})
+        said["clock_steps"] += _clock_steps(pair)
         if pair.tgen:
             found.tgen = _merged_tgen(found.tgen, pair.tgen)
             said["generators"] += [
@@ -157,6 +158,14 @@ def _read(
         if day:
             found.cut_to(*day)
     return measurements, sources
+
+
+def _clock_steps(pair: _Pair) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "unix_ts": step.unix_ts, "seconds": step.seconds}
+        for kind, log in (("tgen", pair.tgen), ("torctl", pair.tor))
+        for step in (log.clock_steps if log else ())
+    ]
 
 
 def _add_tgen(pair: _Pair, files: list[Input], side: str) -> None:

@@ -16,6 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perfmeasure.analysis import oldlines
+from perfmeasure.analysis.clocksteps import ClockSteps
+from perfmeasure.analysis.events import RejectedError
 from perfmeasure.analysis.source import STAMP
 from perfmeasure.analysis.transfers import (
     Begun,
@@ -46,6 +48,8 @@ class TgenParser:
         self._open: dict[tuple[bytes, bytes], Begun] = {}
         self._ends: set[tuple[bytes, bytes, str, str]] = set()
         self._last_ts = 0.0
+        self._clock = ClockSteps()
+        self.log.clock_steps = self._clock.found
 
     def read(self, log: Input) -> None:
         """Read one log.
@@ -145,7 +149,7 @@ class TgenParser:
         """
         stamp = STAMP.match(line)
         if stamp is None:
-            return None if not line.strip() else "no time stamp"
+            return "no time stamp" if line.strip() else None
         ts = float(stamp[1])
         at = line.find(b"] [stream-", stamp.end())
         if at >= 0:
@@ -159,7 +163,17 @@ class TgenParser:
         at = line.find(b"] [transfer-", stamp.end())
         if at >= 0:
             return self._old_end(ts, line, line[at + 3 : line.find(b"]", at + 3)])
-        return None
+        at = line.find(b"] [clock_pair] [clock] ", stamp.end())
+        return self._clock_pair(line[at + 23 :]) if at >= 0 else None
+
+    def _clock_pair(self, text: bytes) -> str:
+        try:
+            seconds = self._clock.read(text.decode("ascii", "replace").rstrip())
+        except RejectedError as error:
+            return str(error)
+        for begun in self._open.values() if seconds else ():
+            begun.shift(seconds)
+        return ""
 
     def _initializing(self, ts: float, text: bytes) -> str:
         words = text.decode("utf-8", "replace").split()

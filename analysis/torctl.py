@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from perfmeasure.analysis import events
+from perfmeasure.analysis import events, torlog
+from perfmeasure.analysis.clocksteps import ClockSteps
 from perfmeasure.analysis.events import RejectedError
 from perfmeasure.analysis.source import STAMP
 from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
@@ -61,6 +62,8 @@ class TorctlParser:
         self._is_in_data = False  # within a 650+EVENT, up to its lone dot
         self._is_in_reply = False  # within a 650-EVENT or after the dot, up to "650 OK"
         self._last_ts = 0.0
+        self._clock = ClockSteps()
+        self.log.clock_steps = self._clock.found
         self._has_crlf = False  # whether events of this log end in CR LF: then one without is cut
         self._handlers: dict[bytes, Callable[[float, str], None] | None] = {
             **dict.fromkeys(_SKIPPED_EVENTS),
@@ -165,7 +168,11 @@ class TorctlParser:
         if text.startswith(("[GAP] ", "[LOST] ")):
             self._gap(float(stamp[1]), text)
             return True
-        if text.startswith(("NOTICE BOOTSTRAP ", "[WARNING] ", "[CLOCK] ")):
+        if text.startswith("[CLOCK] "):
+            seconds = self._clock.read(text[8:])
+            torlog.shift_open((*self._circuits.values(), *self._streams.values()), seconds)
+            return True
+        if text.startswith(("NOTICE BOOTSTRAP ", "[WARNING] ")):
             return False
         if _EVENT.match(text):
             raise RejectedError("event of a name that is not known")

@@ -8,7 +8,10 @@ gives them), so that the other tools' versions can be written exactly.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from perfmeasure.analysis.clocksteps import ClockStep
 
 PAYLOAD_MARKS_BYTES = (
     10240, 20480, 51200, 102400, 204800, 512000, 1048576, 2097152, 5242880,
@@ -80,6 +83,7 @@ class TgenLog:
     transfers: list[Transfer] = dataclasses.field(default_factory=list)
     passive_count: int = 0
     answered: list[Transfer] = dataclasses.field(default_factory=list)
+    clock_steps: list[ClockStep] = dataclasses.field(default_factory=list)
 
 
 class Begun:
@@ -116,6 +120,12 @@ class Begun:
             self.recv_next_mark = _pass_marks(self.recv_bytes, recv, ts)
         if send >= self.send_next_mark:
             self.send_next_mark = _pass_marks(self.send_bytes, send, ts)
+
+    def shift(self, seconds: float) -> None:
+        """Bring what was stamped before a step of the clock to the time after it."""
+        self.first_ts += seconds
+        for stamps in (self.recv_progress, self.send_progress, self.recv_bytes, self.send_bytes):
+            stamps[:] = [ts + seconds for ts in stamps]
 
     def elapsed(self, direction: str, start: float) -> tuple[dict[str, float], dict[str, float]]:
         """Return seconds since ``start`` by decile and by mark."""
