@@ -46,6 +46,7 @@ class TgenParser:
         # Key: the line's text from ``fd=`` to the state, and from ``id=`` to the name; of an old
         # line nothing, and vertex and count.
         self._open: dict[tuple[bytes, bytes], Begun] = {}
+        self._ended: dict[tuple[bytes, bytes], float] = {}
         self._ends: set[tuple[bytes, bytes, str, str]] = set()
         self._last_ts = 0.0
         self._clock = ClockSteps()
@@ -71,25 +72,7 @@ class TgenParser:
     def _read_batch(self, first: int, lines: list[bytes], counts: Counts) -> None:
         used = skipped = 0
         for number, line in enumerate(lines, first):
-            at = line.find(b"] [stream-status] transport [", 38, 200)
-            if at >= 0:
-                try:
-                    self._status(line, at + 29)
-                except (ValueError, IndexError):
-                    counts.reject(number, "stream-status is cut or garbled")
-                else:
-                    used += 1
-                continue
-            at = line.find(b"] [transfer-status] transport ", 38, 200)
-            if at >= 0:
-                try:
-                    self._old_status(line)
-                except ValueError:
-                    counts.reject(number, "transfer-status is cut or garbled")
-                else:
-                    used += 1
-                continue
-            reason = self._read_other(line)
+            reason = self._read_line(line)
             if reason is None:
                 skipped += 1
             elif reason == "":
@@ -98,6 +81,22 @@ class TgenParser:
                 counts.reject(number, reason)
         counts.used += used
         counts.skipped += skipped
+
+    def _read_line(self, line: bytes) -> str | None:
+        """Read a line; return "" when used, None when of no use, else why it was rejected."""
+        at = line.find(b"] [stream-status] transport [", 38, 200)
+        if at < 0 and line.find(b"] [transfer-status] transport ", 38, 200) < 0:
+            return self._read_other(line)
+        try:
+            if at >= 0:
+                self._status(line, at + 29)
+            else:
+                self._old_status(line)
+        except (ValueError, IndexError):
+            return f"{'stream' if at >= 0 else 'transfer'}-status is cut or garbled"
+        except RejectedError as error:
+            return str(error)
+        return ""
 
     def _status(self, line: bytes, at: int) -> None:
         """Read the most frequent line by far: cut out what is needed, nothing else.
@@ -137,6 +136,7 @@ class TgenParser:
         ts = float(line[20:37])
         begun = self._open.get(key)
         if begun is None:
+            self._check_order(key, ts)
             oldlines.parse(line)  # so that it can be relied upon when nothing else comes
             begun = self._open[key] = Begun(ts, line)
         begun.reach(ts, *reached)
@@ -197,7 +197,14 @@ class TgenParser:
                 self._begin(line, key)
         except ValueError:
             return "Created new stream is cut or garbled"
+        except RejectedError as error:
+            return str(error)
         return ""
+
+    def _check_order(self, key: tuple[bytes, bytes], ts: float) -> None:
+        """Raise RejectedError if a line that seems to begin a transfer comes after its end."""
+        if ts <= self._ended.get(key, 0.0):
+            raise RejectedError("out of order: the transfer had ended")
 
     def _begin(self, line: bytes, key: tuple[bytes, bytes]) -> Begun:
         """Note a transfer by the first line about it.
@@ -212,6 +219,7 @@ class TgenParser:
         stamp = STAMP.match(line)
         if stamp is None:
             garbled()
+        self._check_order(key, float(stamp[1]))
         self._open[key] = begun = Begun(float(stamp[1]), line)
         return begun
 
@@ -243,6 +251,7 @@ class TgenParser:
             is_error = word == b"stream-error"
             self._keep(ended_transfer(sections, begun, ts, is_error=is_error))
             self._open.pop(key, None)
+            self._ended[key] = ts
             self._ends.add(end)
         except ValueError:
             return f"{word.decode()} has a number that is none"
@@ -263,6 +272,7 @@ class TgenParser:
             is_error = word == b"transfer-error"
             self._keep(oldlines.transfer_of(old, begun, ts, is_complete=True, is_error=is_error))
             self._open.pop(key, None)
+            self._ended[key] = ts
             self._ends.add(end)
         except ValueError:
             return f"{word.decode()} is cut or garbled"
@@ -286,6 +296,7 @@ class TgenParser:
                 transfer = cut(begun.first_line, begun, ts)
             self._keep(transfer)
         self._open.clear()
+        self._ended.clear()
 
     def _note_last_stamp(self, lines: list[bytes]) -> None:
         for line in reversed(lines):

@@ -135,6 +135,17 @@ def test_a_line_that_is_there_twice_is_one_transfer(
     assert log.counts.rejected == {"the same end of a transfer again": 1}
 
 
+def test_a_line_out_of_order_begins_no_transfer(
+    log_of: Callable[..., Input], lines: type[Lines]
+) -> None:
+    log = log_of(
+        lines.outcome(1, 3, 0, 5000) + lines.created(1, 0, 5000) + lines.status(2, 0, 5000, 300)
+    )
+    [transfer] = tgen.read_logs([log]).transfers
+    assert transfer.record["is_complete"]
+    assert log.counts.rejected == {"out of order: the transfer had ended": 2}
+
+
 def test_a_size_below_zero_is_none(log_of: Callable[..., Input], lines: type[Lines]) -> None:
     text = lines.outcome(1, 2, 0, 5000)
     log = log_of(text.replace("total-bytes-send=2167", "total-bytes-send=-1"))
