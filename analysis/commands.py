@@ -102,6 +102,9 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
         transfers = node.get("tgen", {}).get("transfers", {})
         if not any(transfer["is_complete"] for transfer in transfers.values()):
             said.append(f"{nickname}: no transfer had ended in these logs")
+        steps = document["meta"]["sources"].get(nickname, {}).get("clock_steps", [])
+        if steps:
+            said.append(f"{nickname}: the clock was set {len(steps)} times (meta.sources)")
     return said or ["no client's log among these: no transfers"]
 
 

@@ -13,17 +13,18 @@ import os
 from typing import IO, TYPE_CHECKING, Any
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import summaries
+from perfmeasure.analysis import servers, summaries
 from perfmeasure.analysis.compression import BLOCK_BYTES, compress, plain_blocks
 from perfmeasure.analysis.join import join
 from perfmeasure.analysis.phases import phases
 from perfmeasure.errors import InputError, PerfmeasureError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from perfmeasure.analysis.join import Link
+    from perfmeasure.analysis.servers import ServerMatch
     from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
 
@@ -39,12 +40,17 @@ class Measurement:
     tgen: TgenLog | None = None
     tor: TorLog | None = None
     _links: list[Link] = dataclasses.field(default_factory=list)
+    _servers: list[ServerMatch] | None = None  # None without a server's log
 
-    def link(self) -> None:
-        """Sort the transfers by their start and link each to its stream."""
+    def link(self, answered: Sequence[Transfer] = ()) -> None:
+        """Sort the transfers by their start, and link each to its stream and to the server's.
+
+        ``answered`` is what the logs of servers say.
+        """
         transfers = self.tgen.transfers if self.tgen else []
         transfers.sort(key=lambda transfer: (transfer.start, transfer.base_id))
         self._links = join(transfers, self.tor.streams if self.tor else ())
+        self._servers = servers.match(transfers, answered) if answered else None
 
     def cut_to(self, begin: float, end: float) -> None:
         """Keep what ended from ``begin`` to before ``end`` (Unix seconds), and what it refers to.
@@ -55,12 +61,14 @@ class Measurement:
         circuits: set[Circuit] = set()
         if self.tgen:
             kept = [
-                (transfer, link)
-                for transfer, link in zip(self.tgen.transfers, self._links, strict=True)
+                index
+                for index, transfer in enumerate(self.tgen.transfers)
                 if begin <= transfer.end < end
             ]
-            self._links = [link for _, link in kept]
-            self.tgen.transfers = [transfer for transfer, _ in kept]
+            self._links = [self._links[index] for index in kept]
+            self.tgen.transfers = [self.tgen.transfers[index] for index in kept]
+            if self._servers is not None:
+                self._servers = [self._servers[index] for index in kept]
             for link in self._links:
                 streams.update((link.stream,) if link.stream else link.candidates)
         if not self.tor:
@@ -89,18 +97,19 @@ class Measurement:
         document: dict[str, Any] = {"measurement_ip": self.measurement_ip}
         names = _Names(self.tor) if self.tor else None
         if self.tgen:
-            document["tgen"] = {
-                "transfers": {
-                    name: _transfer_record(name, transfer, link, names)
-                    for name, transfer, link in zip(
-                        _unique(t.base_id for t in self.tgen.transfers),
-                        self.tgen.transfers,
-                        self._links,
-                        strict=True,
-                    )
-                },
-                "transfers_summary": summaries.transfers_summary(self.tgen.transfers, self._links),
+            transfers = self.tgen.transfers
+            records = {
+                name: _transfer_record(name, transfer, link, names)
+                for name, transfer, link in zip(
+                    _unique(t.base_id for t in transfers), transfers, self._links, strict=True
+                )
             }
+            summary = summaries.transfers_summary(transfers, self._links)
+            if self._servers is not None:
+                for record, found in zip(records.values(), self._servers, strict=True):
+                    record["server"] = found.record()
+                summary["servers"] = summaries.count_statuses(self._servers)
+            document["tgen"] = {"transfers": records, "transfers_summary": summary}
         if self.tor and names:
             document["tor"] = _tor_record(self.tor, names)
         return document

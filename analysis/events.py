@@ -26,6 +26,8 @@ _CIRCUIT_STATUSES = {
 _CONNECTION_STATUSES = frozenset({"NEW", "LAUNCHED", "CONNECTED", "FAILED", "CLOSED"})
 _GUARD_STATUSES = frozenset({"NEW", "UP", "DOWN", "DROPPED", "BAD", "GOOD", "BAD_L2", "GOOD_L2"})
 _WORD = re.compile(r'(?:[^ "]|"(?:[^"\\]|\\.)*")+')
+_TARGET = re.compile(r"\S*:\d{1,5}\Z", re.ASCII)
+_TIME_CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?\Z", re.ASCII)
 _NUMBER = re.compile(r"\d{1,15}\Z", re.ASCII)
 
 
@@ -96,6 +98,8 @@ def stream(text: str) -> StreamEvent:
         raise RejectedError("STREAM is cut or garbled")
     if words[1] not in _STREAM_STATUSES:
         raise RejectedError("STREAM with a status that is not known")
+    if not _TARGET.match(words[3]):
+        raise RejectedError("STREAM with a target that is none")
     values = {
         key: value for key, value in _values(words[4:]).items() if not key.startswith("SOCKS_")
     }
@@ -115,7 +119,10 @@ def circuit(text: str, name: str) -> CircuitEvent:
         path = words[2].split(",")
         if not all(HOP.match(hop) for hop in path):
             raise RejectedError(f"{name} with a path that is none")
-    return CircuitEvent(int(words[0]), words[1], path, _values(words[3 if path else 2 :]))
+    values = _values(words[3 if path else 2 :])
+    if "TIME_CREATED" in values and not _TIME_CREATED.match(values["TIME_CREATED"]):
+        raise RejectedError(f"{name} with a TIME_CREATED that is none")
+    return CircuitEvent(int(words[0]), words[1], path, values)
 
 
 def guard(text: str) -> GuardEvent:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from perfmeasure.analysis.source import Input
     from perfmeasure.analysis.torlog import TorLog
-    from perfmeasure.analysis.transfers import TgenLog
+    from perfmeasure.analysis.transfers import TgenLog, Transfer
 
 _DAY_SECONDS = 86400
 _REASONS_SHOWN = 5
@@ -27,10 +27,11 @@ _REASONS_SHOWN = 5
 
 @dataclasses.dataclass
 class _Pair:
-    """The client's two logs of one measurement folder."""
+    """The client's two logs of one measurement folder, and what its server answered."""
 
     tgen: TgenLog | None = None
     tor: TorLog | None = None
+    answered: list[Transfer] = dataclasses.field(default_factory=list)
 
     @property
     def host(self) -> str:
@@ -138,7 +139,8 @@ def _read(
             continue
         name = nickname or pair.host or "unknown"
         found = measurements.setdefault(name, database.Measurement(measurement_ip))
-        said = sources.setdefault(name, {"generators": [], "tor_versions": []})
+        said = sources.setdefault(name, {"generators": [], "tor_versions": [], "clock_steps": []})
+        said["clock_steps"] += _clock_steps(pair)
         if pair.tgen:
             found.tgen = _merged_tgen(found.tgen, pair.tgen)
             said["generators"] += [
@@ -149,11 +151,21 @@ def _read(
             said["tor_versions"] += [
                 v for v in pair.tor.tor_versions if v not in said["tor_versions"]
             ]
+    # The server may have a folder, or a machine, of its own.
+    answered = [transfer for pair in pairs.values() for transfer in pair.answered]
     for found in measurements.values():
-        found.link()
+        found.link(answered)
         if day:
             found.cut_to(*day)
     return measurements, sources
+
+
+def _clock_steps(pair: _Pair) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "unix_ts": step.unix_ts, "seconds": step.seconds}
+        for kind, log in (("tgen", pair.tgen), ("torctl", pair.tor))
+        for step in (log.clock_steps if log else ())
+    ]
 
 
 def _add_tgen(pair: _Pair, files: list[Input], side: str) -> None:
@@ -162,6 +174,7 @@ def _add_tgen(pair: _Pair, files: list[Input], side: str) -> None:
     is_server = not log.transfers and (log.passive_count > 0 or side == "server")
     for file in files:
         file.side = "server" if is_server else "client"
+    pair.answered += log.answered
     if not is_server:
         pair.tgen = _merged_tgen(pair.tgen, log)
 
@@ -214,7 +227,7 @@ def _input_record(log: Input) -> dict[str, Any]:
     return {
         **record,
         "side": log.side,
-        "is_in_data": log.side != "server",
+        "is_in_data": log.side != "server" or log.kind is Kind.TGEN,
         "size_bytes": log.size_bytes,
         "sha256": log.sha256,
         "unix_ts_first": log.first_unix_ts,

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from perfmeasure.analysis.join import Link
+    from perfmeasure.analysis.servers import ServerMatch
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import Transfer
 
@@ -37,15 +38,20 @@ def transfers_summary(transfers: Iterable[Transfer], links: Iterable[Link]) -> d
             if field in elapsed and "command" in elapsed:
                 seconds = elapsed[field] - elapsed["command"]
                 summary.setdefault(str(size), {}).setdefault(second, []).append(seconds)
-    counts = {"linked": 0, "ambiguous": 0, "unmatched": 0}
-    for link in links:
-        counts[link.status] += 1
     return {
         "time_to_first_byte": first,
         "time_to_last_byte": last,
         "errors": errors,
-        "links": counts,
+        "links": count_statuses(links),
     }
+
+
+def count_statuses(links: Iterable[Link | ServerMatch]) -> dict[str, int]:
+    """Return how many came out ``linked``, ``ambiguous`` and ``unmatched``."""
+    counts = {"linked": 0, "ambiguous": 0, "unmatched": 0}
+    for link in links:
+        counts[link.status] += 1
+    return counts
 
 
 def streams_summary(log: TorLog) -> dict[str, Any]:

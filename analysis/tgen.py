@@ -6,12 +6,18 @@ What is read, all on one line each (docs/formats.md has them whole)::
     Created new stream [id=…] on transport [fd=…]  a transfer began
     [stream-status] transport [] stream [] bytes []            how far it is
     [stream-success] | [stream-error] … bytes [] times []      how it ended
+
+and the lines of programs before 1.0, which `oldlines` takes apart: ``[transfer-status]``,
+``[transfer-complete]``, ``[transfer-error]``. One log may hold both.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perfmeasure.analysis import oldlines
+from perfmeasure.analysis.clocksteps import ClockSteps
+from perfmeasure.analysis.events import RejectedError
 from perfmeasure.analysis.source import STAMP
 from perfmeasure.analysis.transfers import (
     Begun,
@@ -29,8 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from perfmeasure.analysis.source import Counts, Input
-
-_LATEST_TS = 1e10  # ten digits before the point, as in `STAMP`
+    from perfmeasure.analysis.transfers import Transfer
 
 
 class TgenParser:
@@ -38,10 +43,14 @@ class TgenParser:
 
     def __init__(self) -> None:
         self.log = TgenLog()
-        # Key: the line's text from ``fd=`` to the state, and from ``id=`` to the name.
+        # Key: the line's text from ``fd=`` to the state, and from ``id=`` to the name; of an old
+        # line nothing, and vertex and count.
         self._open: dict[tuple[bytes, bytes], Begun] = {}
+        self._ended: dict[tuple[bytes, bytes], float] = {}
         self._ends: set[tuple[bytes, bytes, str, str]] = set()
         self._last_ts = 0.0
+        self._clock = ClockSteps()
+        self.log.clock_steps = self._clock.found
 
     def read(self, log: Input) -> None:
         """Read one log.
@@ -63,16 +72,7 @@ class TgenParser:
     def _read_batch(self, first: int, lines: list[bytes], counts: Counts) -> None:
         used = skipped = 0
         for number, line in enumerate(lines, first):
-            at = line.find(b"] [stream-status] transport [", 38, 200)
-            if at >= 0:
-                try:
-                    self._status(line, at + 29)
-                except (ValueError, IndexError):
-                    counts.reject(number, "stream-status is cut or garbled")
-                else:
-                    used += 1
-                continue
-            reason = self._read_other(line)
+            reason = self._read_line(line)
             if reason is None:
                 skipped += 1
             elif reason == "":
@@ -82,12 +82,30 @@ class TgenParser:
         counts.used += used
         counts.skipped += skipped
 
+    def _read_line(self, line: bytes) -> str | None:
+        """Read a line; return "" when used, None when of no use, else why it was rejected."""
+        at = line.find(b"] [stream-status] transport [", 38, 200)
+        if at < 0 and line.find(b"] [transfer-status] transport ", 38, 200) < 0:
+            return self._read_other(line)
+        try:
+            if at >= 0:
+                self._status(line, at + 29)
+            else:
+                self._old_status(line)
+        except (ValueError, IndexError):
+            return f"{'stream' if at >= 0 else 'transfer'}-status is cut or garbled"
+        except RejectedError as error:
+            return str(error)
+        return ""
+
     def _status(self, line: bytes, at: int) -> None:
         """Read the most frequent line by far: cut out what is needed, nothing else.
 
         Raises:
             ValueError, IndexError: it is not as it should be.
         """
+        if line.find(b"] [stream-", at) >= 0:  # another line was written into this one
+            garbled()
         after = line.index(b",state=", at)
         stream = line.index(b"] stream [id=", after)
         key = (line[at:after], line[stream + 10 : line.index(b",name=", stream)])
@@ -95,14 +113,33 @@ class TgenParser:
         _, _, recv, send, recv_percent, send_percent = fields
         if recv[:19] != b"payload-bytes-recv=" or send_percent[-1:] != b"]":
             garbled()
+        if not (line[20:30] + line[31:37] + recv[19:] + send[19:]).isdigit():
+            garbled()  # what float and int would take for a number all the same, such as 1_0
         reached = (
             float(line[20:37]), int(recv[19:]), int(send[19:]),
             percent_of(recv_percent[22:]), percent_of(send_percent[22:-1]),
         )  # fmt: skip
-        if not 0 < reached[0] < _LATEST_TS:  # which also keeps out NaN
-            garbled()
         begun = self._open.get(key) or self._begin(line, key)
         begun.reach(*reached)
+        begun.line = line
+
+    def _old_status(self, line: bytes) -> None:
+        """Read a transfer-status line, the most frequent one of old programs.
+
+        Raises:
+            ValueError: it is not as it should be.
+        """
+        key = (b"", oldlines.key_of(line))
+        reached = oldlines.reached(line)
+        if not (line[20:30] + line[31:37]).isdigit():
+            garbled()
+        ts = float(line[20:37])
+        begun = self._open.get(key)
+        if begun is None:
+            self._check_order(key, ts)
+            oldlines.parse(line)  # so that it can be relied upon when nothing else comes
+            begun = self._open[key] = Begun(ts, line)
+        begun.reach(ts, *reached)
         begun.line = line
 
     def _read_other(self, line: bytes) -> str | None:
@@ -112,7 +149,7 @@ class TgenParser:
         """
         stamp = STAMP.match(line)
         if stamp is None:
-            return None if not line.strip() else "no time stamp"
+            return "no time stamp" if line.strip() else None
         ts = float(stamp[1])
         at = line.find(b"] [stream-", stamp.end())
         if at >= 0:
@@ -123,9 +160,20 @@ class TgenParser:
         at = line.find(b"Initializing ", stamp.end())
         if at >= 0:
             return self._initializing(ts, line[at:])
-        if line.find(b"] [transfer-", stamp.end()) >= 0:
-            return "transfer-* line of TGen before 1.0, not read yet"
-        return None
+        at = line.find(b"] [transfer-", stamp.end())
+        if at >= 0:
+            return self._old_end(ts, line, line[at + 3 : line.find(b"]", at + 3)])
+        at = line.find(b"] [clock_pair] [clock] ", stamp.end())
+        return self._clock_pair(line[at + 23 :]) if at >= 0 else None
+
+    def _clock_pair(self, text: bytes) -> str:
+        try:
+            seconds = self._clock.read(text.decode("ascii", "replace").rstrip())
+        except RejectedError as error:
+            return str(error)
+        for begun in self._open.values() if seconds else ():
+            begun.shift(seconds)
+        return ""
 
     def _initializing(self, ts: float, text: bytes) -> str:
         words = text.decode("utf-8", "replace").split()
@@ -133,7 +181,9 @@ class TgenParser:
             return "Initializing line without a host"
         self._cut_open(ts)
         self.log.host = self.log.host or words[words.index("host") + 1]
-        self.log.program = " ".join(words[1:3])
+        # The old form does not say which version: "Initializing traffic generator on host …".
+        is_old = words[1:3] == ["traffic", "generator"]
+        self.log.program = "TGen before v1.0" if is_old else " ".join(words[1:3])
         return ""
 
     def _created(self, line: bytes, at: int) -> str:
@@ -147,7 +197,14 @@ class TgenParser:
                 self._begin(line, key)
         except ValueError:
             return "Created new stream is cut or garbled"
+        except RejectedError as error:
+            return str(error)
         return ""
+
+    def _check_order(self, key: tuple[bytes, bytes], ts: float) -> None:
+        """Raise RejectedError if a line that seems to begin a transfer comes after its end."""
+        if ts <= self._ended.get(key, 0.0):
+            raise RejectedError("out of order: the transfer had ended")
 
     def _begin(self, line: bytes, key: tuple[bytes, bytes]) -> Begun:
         """Note a transfer by the first line about it.
@@ -162,6 +219,7 @@ class TgenParser:
         stamp = STAMP.match(line)
         if stamp is None:
             garbled()
+        self._check_order(key, float(stamp[1]))
         self._open[key] = begun = Begun(float(stamp[1]), line)
         return begun
 
@@ -178,10 +236,6 @@ class TgenParser:
                 line[line.index(b"[fd=", at) + 1 : line.index(b",state=", at)],
                 line[line.index(b" [id=", at) + 2 : line.index(b",name=", at)],
             )
-            if sections["stream"]["vertexid"].startswith("passive-stream"):
-                self._open.pop(key, None)
-                self.log.passive_count += 1
-                return ""
             end = (*key, sections["times"]["created-ts"], sections["times"]["now-ts"])
             if end in self._ends:
                 return "the same end of a transfer again"
@@ -195,31 +249,64 @@ class TgenParser:
                 percent_of(size["payload-progress-send"]),
             )
             is_error = word == b"stream-error"
-            self.log.transfers.append(ended_transfer(sections, begun, ts, is_error=is_error))
+            self._keep(ended_transfer(sections, begun, ts, is_error=is_error))
             self._open.pop(key, None)
+            self._ended[key] = ts
             self._ends.add(end)
         except ValueError:
             return f"{word.decode()} has a number that is none"
         return ""
 
+    def _old_end(self, ts: float, line: bytes, word: bytes) -> str:
+        """Read a line of an old program that tells of an end."""
+        if word not in (b"transfer-complete", b"transfer-error"):
+            return "transfer line is cut or of an unknown kind"
+        try:
+            key = (b"", oldlines.key_of(line))
+            end = (*key, str(ts), "")
+            if end in self._ends:
+                return "the same end of a transfer again"
+            old = oldlines.parse(line)
+            begun = self._open.get(key) or Begun(ts, line)
+            begun.reach(ts, *oldlines.reached(line))
+            is_error = word == b"transfer-error"
+            self._keep(oldlines.transfer_of(old, begun, ts, is_complete=True, is_error=is_error))
+            self._open.pop(key, None)
+            self._ended[key] = ts
+            self._ends.add(end)
+        except ValueError:
+            return f"{word.decode()} is cut or garbled"
+        return ""
+
+    def _keep(self, transfer: Transfer) -> None:
+        if transfer.record["is_commander"]:
+            self.log.transfers.append(transfer)
+            return
+        self.log.passive_count += 1
+        if transfer.record["is_complete"]:
+            self.log.answered.append(transfer)
+
     def _cut_open(self, ts: float) -> None:
         """Keep the transfers that are open as cut at ``ts``."""
-        for begun in self._open.values():
+        for (kind, _), begun in self._open.items():
+            cut = cut_transfer if kind else _cut_old_transfer
             try:
-                transfer = cut_transfer(begun.line, begun, ts)
+                transfer = cut(begun.line, begun, ts)
             except ValueError:
-                transfer = cut_transfer(begun.first_line, begun, ts)
-            if transfer.base_id.startswith("passive-stream"):
-                self.log.passive_count += 1
-            else:
-                self.log.transfers.append(transfer)
+                transfer = cut(begun.first_line, begun, ts)
+            self._keep(transfer)
         self._open.clear()
+        self._ended.clear()
 
     def _note_last_stamp(self, lines: list[bytes]) -> None:
         for line in reversed(lines):
             if stamp := STAMP.match(line):
                 self._last_ts = max(self._last_ts, float(stamp[1]))
                 return
+
+
+def _cut_old_transfer(line: bytes, begun: Begun, ts: float) -> Transfer:
+    return oldlines.transfer_of(oldlines.parse(line), begun, ts, is_complete=False)
 
 
 def read_logs(logs: Iterable[Input]) -> TgenLog:

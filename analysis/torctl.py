@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from perfmeasure.analysis import events
+from perfmeasure.analysis import events, torlog
+from perfmeasure.analysis.clocksteps import ClockSteps
 from perfmeasure.analysis.events import RejectedError
 from perfmeasure.analysis.source import STAMP
 from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
@@ -31,6 +32,7 @@ _HIDDEN_SERVICE_PURPOSES = frozenset(
 )
 _ENDS = frozenset({"FAILED", "CLOSED"})
 _GUARD_TIMES = {"NEW": "new_ts", "UP": "up_ts", "DOWN": "down_ts", "DROPPED": "dropped_ts"}
+_INNER_STAMP = re.compile(rb"\d-\d\d \d\d:\d\d:\d\d \d{9,10}\.")
 _EVENT = re.compile(r"650 [A-Z][A-Z_]*(?: |\Z)")
 
 # Events of tor 0.2 to 0.4.9 whose name is all that we need of them.
@@ -60,6 +62,9 @@ class TorctlParser:
         self._is_in_data = False  # within a 650+EVENT, up to its lone dot
         self._is_in_reply = False  # within a 650-EVENT or after the dot, up to "650 OK"
         self._last_ts = 0.0
+        self._clock = ClockSteps()
+        self.log.clock_steps = self._clock.found
+        self._has_crlf = False  # whether events of this log end in CR LF: then one without is cut
         self._handlers: dict[bytes, Callable[[float, str], None] | None] = {
             **dict.fromkeys(_SKIPPED_EVENTS),
             b"STREAM": self._stream,
@@ -77,6 +82,7 @@ class TorctlParser:
         Raises:
             InputError: the file cannot be read any more.
         """
+        self._has_crlf = False
         for first, lines in log.batches():
             self._read_batch(first, lines, log.counts)
             for line in reversed(lines):
@@ -126,9 +132,17 @@ class TorctlParser:
         name, _, values = line[stamp.end() + 4 :].partition(b" ")
         if not values.strip():
             raise RejectedError(f"{name.decode().rstrip()} without its values")
-        if b" 650 " in values:
+        if b" 650 " in values or _INNER_STAMP.search(values):
             raise RejectedError("two events on one line")
-        handler(float(stamp[1]), values.decode("utf-8", "replace").rstrip("\r"))
+        if values.endswith(b"\r"):
+            self._has_crlf = True
+        elif self._has_crlf:
+            self._has_crlf = False  # once; two in a row are another log, put behind this one
+            raise RejectedError("event is cut: its line end is not like the others'")
+        text = values.decode("ascii", "replace").rstrip("\r")
+        if "\ufffd" in text or not text.isprintable():
+            raise RejectedError("event with bytes that are no text")
+        handler(float(stamp[1]), text)
         self._is_in_data = self._is_in_reply = False
         return True
 
@@ -154,7 +168,11 @@ class TorctlParser:
         if text.startswith(("[GAP] ", "[LOST] ")):
             self._gap(float(stamp[1]), text)
             return True
-        if text.startswith(("NOTICE BOOTSTRAP ", "[WARNING] ", "[CLOCK] ")):
+        if text.startswith("[CLOCK] "):
+            seconds = self._clock.read(text[8:])
+            torlog.shift_open((*self._circuits.values(), *self._streams.values()), seconds)
+            return True
+        if text.startswith(("NOTICE BOOTSTRAP ", "[WARNING] ")):
             return False
         if _EVENT.match(text):
             raise RejectedError("event of a name that is not known")
@@ -179,6 +197,7 @@ class TorctlParser:
             if version not in self.log.tor_versions:
                 self.log.tor_versions.append(version)
         self._is_tor_in_doubt = True
+        self._has_crlf = False
 
     def _gap(self, ts: float, text: str) -> None:
         gaps = self.log.gaps

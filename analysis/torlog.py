@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perfmeasure.analysis.clocksteps import ClockStep
 
 HOP = re.compile(r"\$([0-9A-F]{40})(?:[~=](\w{1,19}))?\Z", re.IGNORECASE | re.ASCII)
 """A relay in a path: group 1 is its fingerprint, 2 its nickname."""
+
+
+def _shifted(ts: float | None, seconds: float) -> float | None:
+    return None if ts is None else ts + seconds
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -38,6 +47,16 @@ class Circuit:
     build_quantile: float | None = None
     is_cbt_set: bool = False
     current_guards: list[Guard] = dataclasses.field(default_factory=list)
+
+    def shift(self, seconds: float) -> None:
+        """Bring what was stamped before a step of the clock to the time after it."""
+        self.first_seen += seconds
+        self.last_seen += seconds
+        self.launched = _shifted(self.launched, seconds)
+        self.created = _shifted(self.created, seconds)
+        self.built = _shifted(self.built, seconds)
+        self.events = [(name, ts + seconds) for name, ts in self.events]
+        self.path = [(hop, _shifted(ts, seconds)) for hop, ts in self.path]
 
     @property
     def start(self) -> float | None:
@@ -73,6 +92,13 @@ class Stream:
     sent_on: Circuit | None = None
     failure_reason_local: str = ""
     failure_reason_remote: str = ""
+
+    def shift(self, seconds: float) -> None:
+        """Bring what was stamped before a step of the clock to the time after it."""
+        self.first_seen += seconds
+        self.last_seen += seconds
+        self.started = _shifted(self.started, seconds)
+        self.events = [(name, ts + seconds) for name, ts in self.events]
 
     @property
     def source_port(self) -> int:
@@ -128,3 +154,11 @@ class TorLog:
     bytes_read: dict[int, int] = dataclasses.field(default_factory=dict)
     bytes_written: dict[int, int] = dataclasses.field(default_factory=dict)
     gaps: list[Gap] = dataclasses.field(default_factory=list)
+    clock_steps: list[ClockStep] = dataclasses.field(default_factory=list)
+
+
+def shift_open(records: Iterable[Circuit | Stream], seconds: float) -> None:
+    """Bring the circuits and streams that are open over a step of the clock by ``seconds``."""
+    for record in records if seconds else ():
+        if record.ended is None:
+            record.shift(seconds)

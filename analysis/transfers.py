@@ -8,7 +8,10 @@ gives them), so that the other tools' versions can be written exactly.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from perfmeasure.analysis.clocksteps import ClockStep
 
 PAYLOAD_MARKS_BYTES = (
     10240, 20480, 51200, 102400, 204800, 512000, 1048576, 2097152, 5242880,
@@ -56,6 +59,7 @@ class Transfer:
     ``base_id`` is ``VERTEX:ID``; the database adds ``#2`` when it comes again. The transfer lived
     within ``start`` to ``end`` (Unix seconds; of a cut one, ``end`` is when its process is known
     to have gone or the log ends). ``source_port`` is its end of the connection, 0 if unknown.
+    ``call_sign`` is what both ends call it by: the client's name, and its count or its vertex.
     """
 
     base_id: str
@@ -63,6 +67,7 @@ class Transfer:
     start: float
     end: float
     source_port: int
+    call_sign: tuple[str, str] = ("", "")
 
 
 @dataclasses.dataclass(slots=True)
@@ -70,12 +75,15 @@ class TgenLog:
     """What the logs of one generator say.
 
     ``passive_count`` streams were answered, not begun, by it: a server's log has only those.
+    ``answered`` are those of them that ended, as the server saw them.
     """
 
     host: str = ""
     program: str = ""
     transfers: list[Transfer] = dataclasses.field(default_factory=list)
     passive_count: int = 0
+    answered: list[Transfer] = dataclasses.field(default_factory=list)
+    clock_steps: list[ClockStep] = dataclasses.field(default_factory=list)
 
 
 class Begun:
@@ -112,6 +120,12 @@ class Begun:
             self.recv_next_mark = _pass_marks(self.recv_bytes, recv, ts)
         if send >= self.send_next_mark:
             self.send_next_mark = _pass_marks(self.send_bytes, send, ts)
+
+    def shift(self, seconds: float) -> None:
+        """Bring what was stamped before a step of the clock to the time after it."""
+        self.first_ts += seconds
+        for stamps in (self.recv_progress, self.send_progress, self.recv_bytes, self.send_bytes):
+            stamps[:] = [ts + seconds for ts in stamps]
 
     def elapsed(self, direction: str, start: float) -> tuple[dict[str, float], dict[str, float]]:
         """Return seconds since ``start`` by decile and by mark."""
@@ -178,7 +192,8 @@ def percent_of(text: bytes | str) -> float:
         text = text.encode()
     if text in {b"?", b"?%"}:
         return -1.0
-    if text[-1:] != b"%":
+    # Always two decimals, so that a digit that is missing shows.
+    if text[-1:] != b"%" or text[-4:-3] != b"." or not (text[:-4] + text[-3:-1]).isdigit():
         garbled()
     return float(text[:-1])
 
@@ -194,6 +209,8 @@ _EXPECTED = {
 def sections_of(line: bytes) -> dict[str, dict[str, str]] | None:
     """Return the bracketed sections of a line by name, or None if one is not as it should be."""
     text = line.decode("utf-8", "replace").rstrip()
+    if "\ufffd" in text or not text.isprintable():
+        return None
     sections: dict[str, dict[str, str]] = {}
     begin = text.find("Created new stream [")
     if begin >= 0:
@@ -215,7 +232,8 @@ def sections_of(line: bytes) -> dict[str, dict[str, str]] | None:
     return sections if "transport" in sections and "stream" in sections else None
 
 
-def _port_of(endpoint: str) -> int:
+def port_of(endpoint: str) -> int:
+    """Return the port of ``NAME:ADDRESS:PORT``, 0 if there is none."""
     port = endpoint.rpartition(":")[2]
     return int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
 
@@ -247,7 +265,7 @@ def _seed_fields(sections: dict[str, dict[str, str]]) -> tuple[str, dict[str, An
         "filesize_bytes": max(asked_recv, asked_send),
         "hostname_local": stream["name"],
         "hostname_remote": stream["peername"],
-        "is_commander": True,
+        "is_commander": not is_passive(sections),
         "method": "PUT" if direction == "send" else "GET",
         "stream_info": stream,
         "transport_info": transport,
@@ -260,7 +278,7 @@ def _seed_fields(sections: dict[str, dict[str, str]]) -> tuple[str, dict[str, An
     return direction, record
 
 
-def _payload_elapsed(begun: Begun, direction: str, start: float) -> dict[str, Any]:
+def elapsed_payload(begun: Begun, direction: str, start: float) -> dict[str, Any]:
     """Return the payload maps of elapsed_seconds; the other direction's carry its name."""
     other = "recv" if direction == "send" else "send"
     progress, sizes = begun.elapsed(direction, start)
@@ -292,7 +310,7 @@ def ended_transfer(
         microseconds = whole_number(times[field.format(direction)])
         if microseconds >= 0:
             elapsed[name] = microseconds / 1e6
-    elapsed.update(_payload_elapsed(begun, direction, start))
+    elapsed.update(elapsed_payload(begun, direction, start))
     record.update(
         elapsed_seconds=elapsed,
         is_complete=True,
@@ -302,7 +320,14 @@ def ended_transfer(
         unix_ts_end=ts,
         unix_ts_start=start,
     )
-    return Transfer(_base_id(sections), record, start, ts, _port_of(record["endpoint_local"]))
+    return Transfer(
+        _base_id(sections),
+        record,
+        start,
+        ts,
+        port_of(record["endpoint_local"]),
+        _call_sign(sections["stream"]),
+    )
 
 
 def cut_transfer(line: bytes, begun: Begun, ts: float) -> Transfer:
@@ -317,15 +342,35 @@ def cut_transfer(line: bytes, begun: Begun, ts: float) -> Transfer:
     direction, record = _seed_fields(sections)
     start = begun.first_ts
     record.update(
-        elapsed_seconds=_payload_elapsed(begun, direction, start),
+        elapsed_seconds=elapsed_payload(begun, direction, start),
         is_complete=False,
         is_error=False,
         is_success=False,
         unix_ts_start=start,
     )
     return Transfer(
-        _base_id(sections), record, start, max(ts, start), _port_of(record["endpoint_local"])
+        _base_id(sections),
+        record,
+        start,
+        max(ts, start),
+        port_of(record["endpoint_local"]),
+        _call_sign(sections["stream"]),
     )
+
+
+_PASSIVE = "passive-stream"
+
+
+def is_passive(sections: dict[str, dict[str, str]]) -> bool:
+    """Whether the stream was answered, not begun."""
+    return sections["stream"]["vertexid"].startswith(_PASSIVE)
+
+
+def _call_sign(stream: dict[str, str]) -> tuple[str, str]:
+    vertex = stream["vertexid"]
+    if vertex.startswith(_PASSIVE):
+        return stream["peername"], vertex.removeprefix(_PASSIVE).removeprefix(":")
+    return stream["name"], vertex
 
 
 def _base_id(sections: dict[str, dict[str, str]]) -> str:

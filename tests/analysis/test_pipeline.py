@@ -181,6 +181,52 @@ def test_reused_ports_of_overlapping_transfers_are_ambiguous(
     }
 
 
+def test_the_servers_log_tells_the_far_ends_times(fixtures: Path) -> None:
+    folder = fixtures / "onionperf-run"
+    client = folder / "tgen-client.onionperf.tgen.log.xz"
+    node = node_of(pipeline.analyze([client, folder / "tgen-server.onionperf.tgen.log.xz"]))
+    assert node["tgen"]["transfers_summary"]["servers"] == {
+        "linked": 11,
+        "ambiguous": 0,
+        "unmatched": 1,
+    }
+    server = node["tgen"]["transfers"]["stream:0"]["server"]
+    assert (server["hostname"], server["total_bytes_write"]) == ("vm", 5242985)
+    node = node_of(pipeline.analyze([client]))
+    assert "server" not in node["tgen"]["transfers"]["stream:0"]
+    assert "servers" not in node["tgen"]["transfers_summary"]
+
+
+def test_logs_of_all_kinds_in_one_folder(fixtures: Path, tmp_path: Path) -> None:
+    for name in ("old-tgen/2019.tgen.log", "old-tgen/2015.tgen.log"):
+        (tmp_path / Path(name).name).write_bytes((fixtures / name).read_bytes())
+    (tmp_path / "new.tgen.log").write_bytes(
+        (fixtures / "tgen/client-upstream-web.tgen.log").read_bytes()
+    )
+    (tmp_path / "x.torctl.log").write_bytes(
+        (fixtures / "torctl/sample_400lines.torctl.log").read_bytes()
+    )
+    document = pipeline.analyze([tmp_path])
+    node = node_of(document)
+    assert list(document["data"]) == ["phlox"]
+    assert list(node["tgen"]["transfers"])[:3] == ["vagrant:1", "transfer5m:1", "transfer5m:4"]
+    assert len(node["tgen"]["transfers"]) == 23
+    day = pipeline.analyze([tmp_path], date="2019-04-22")
+    assert list(node_of(day)["tgen"]["transfers"]) == ["transfer5m:4"]
+
+
+def test_names_of_a_day_do_not_depend_on_which_older_archives_are_there(
+    tmp_path: Path, lines: type[Lines]
+) -> None:
+    top = measurement(tmp_path, lines)
+    # Both programs were restarted with the same numbers on the day before, too.
+    older = top / "log_archive/2026-11-21/tgen-client/perfmeasure_2026-11-21_23:59:59.tgen.log"
+    without = pipeline.analyze([top], date="2026-11-23")
+    write(older, lines.initializing(-900) + lines.outcome(-800, -700, 0, 5000))
+    with_it = pipeline.analyze([top], date="2026-11-23")
+    assert node_of(with_it) == node_of(without)
+
+
 def test_two_hosts_in_one_tree_have_their_own_parts(tmp_path: Path, lines: type[Lines]) -> None:
     for host, port in (("one", 5000), ("two", 6000)):
         write(

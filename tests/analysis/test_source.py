@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,3 +202,28 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, fixtures: Path) -> None
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         source.find([tmp_path / "nothing"])
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("content", [b"\0", b"x" * 700 + b"\n"])
+def test_a_decompression_bomb_fills_no_memory(
+    log_of: Callable[..., Input], suffix: str, content: bytes
+) -> None:
+    first = b"2026-11-22 00:00:00 1795305600.000000 [message] [a] [b] c\n"
+    log = log_of(compression.compress(first + content * (64_000_000 // len(content)), suffix))
+    tracemalloc.start()
+    count = sum(len(lines) for _, lines in log.batches())
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert log.kind is Kind.TGEN
+    assert count + sum(log.counts.rejected.values()) == log.counts.lines
+    assert peak_bytes < 12e6
+
+
+def test_a_file_that_vanishes_is_one_clear_error(
+    log_of: Callable[..., Input], tmp_path: Path, lines: type[Lines]
+) -> None:
+    log = log_of(lines.initializing(0))
+    (tmp_path / "a.log").unlink()
+    with pytest.raises(InputError, match=r"a\.log.*cannot be read"):
+        all_lines(log)

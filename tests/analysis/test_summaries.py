@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from perfmeasure.analysis import source, summaries, tgen, torctl
 from perfmeasure.analysis.join import join
+from perfmeasure.analysis.servers import ServerMatch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,3 +45,8 @@ def test_what_was_cut_is_in_no_summary_but_the_links(fixtures: Path) -> None:
         "errors": {},
         "links": {"linked": 0, "ambiguous": 0, "unmatched": 1},
     }
+
+
+def test_statuses_are_counted() -> None:
+    found = summaries.count_statuses([ServerMatch("linked"), ServerMatch("linked")])
+    assert found == {"linked": 2, "ambiguous": 0, "unmatched": 0}

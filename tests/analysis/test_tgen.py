@@ -51,7 +51,17 @@ def test_a_run_of_the_real_program(fixtures: Path) -> None:
 
 def test_a_servers_streams_are_counted_only(fixtures: Path) -> None:
     log = read(fixtures, "onionperf-run/tgen-server.onionperf.tgen.log.xz")
-    assert (log.transfers, log.passive_count) == ([], 11)
+    assert (log.transfers, log.passive_count, len(log.answered)) == ([], 11, 11)
+    assert log.answered[0].call_sign == ("vm", "stream")
+    assert log.answered[0].record["elapsed_seconds"]["last_byte"] == 0.519377
+
+
+def test_two_lines_in_one_are_none(lines: type[Lines]) -> None:
+    first, second = lines.status(1, 0, 5000, 100), lines.status(2, 0, 5000, 700)
+    for cut in range(first.index("transport ["), len(first)):
+        parser, counts = one_line(first[:cut] + second)
+        assert counts.rejected, cut
+        assert not parser.log.transfers
 
 
 def test_a_transfer_whose_program_was_killed_is_kept(fixtures: Path) -> None:
@@ -117,23 +127,23 @@ def test_a_line_with_cr_is_the_same(log_of: Callable[..., Input], lines: type[Li
     assert len(tgen.read_logs([log_of(text.replace("\n", "\r\n"))]).transfers) == 1
 
 
-def test_lines_of_older_programs_are_not_passed_over_in_silence(
-    log_of: Callable[..., Input],
-) -> None:
-    log = log_of(
-        "2019-01-31 11:29:51 1548934191.140000 [message] [shd-tgen-transfer.c:1519] "
-        "[_tgentransfer_log] [transfer-complete] transport TCP,14,a\n"
-    )
-    tgen.read_logs([log])
-    assert list(log.counts.rejected) == ["transfer-* line of TGen before 1.0, not read yet"]
-
-
 def test_a_line_that_is_there_twice_is_one_transfer(
     log_of: Callable[..., Input], lines: type[Lines]
 ) -> None:
     log = log_of(lines.outcome(1, 2, 0, 5000) * 2 + lines.outcome(3, 5, 0, 5000))
     assert len(tgen.read_logs([log]).transfers) == 2
     assert log.counts.rejected == {"the same end of a transfer again": 1}
+
+
+def test_a_line_out_of_order_begins_no_transfer(
+    log_of: Callable[..., Input], lines: type[Lines]
+) -> None:
+    log = log_of(
+        lines.outcome(1, 3, 0, 5000) + lines.created(1, 0, 5000) + lines.status(2, 0, 5000, 300)
+    )
+    [transfer] = tgen.read_logs([log]).transfers
+    assert transfer.record["is_complete"]
+    assert log.counts.rejected == {"out of order: the transfer had ended": 2}
 
 
 def test_a_size_below_zero_is_none(log_of: Callable[..., Input], lines: type[Lines]) -> None:

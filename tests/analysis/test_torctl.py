@@ -81,7 +81,7 @@ def test_build_timeouts(fixtures: Path, tmp_path: Path, lines: type[Lines]) -> N
     path = tmp_path / "x.log"
     path.write_text(
         lines.circuit_events(-99999, 1)
-        + text
+        + text.replace("\n", "\r\n")
         + lines.circuit_events(99999, 2)
         + lines.event(
             99999.5,
@@ -280,3 +280,73 @@ def test_damage_anywhere_never_raises(fixtures: Path, data: st.DataObject) -> No
     parts = bytes(text).split(b"\n")
     parser._read_batch(1, parts, counts)
     assert counts.used + counts.skipped + sum(counts.rejected.values()) == len(parts)
+
+
+OLD_TOR = (
+    "2016-02-28 23:59:51 1456703991.14 650 CIRC 4 LAUNCHED\n"
+    "2016-02-28 23:59:51 1456703991.20 650 CIRC 4 EXTENDED $" + "A" * 40 + "=guard\n"
+    "2016-02-28 23:59:51 1456703991.31 650 CIRC 4 BUILT $" + "A" * 40 + "=guard\n"
+    "2016-02-28 23:59:52 1456703992.00 650 STREAM 23 NEW 0 216.17.99.183:6666\n"
+    "2016-02-28 23:59:52 1456703992.00 650 STREAM 23 SENTCONNECT 4 216.17.99.183:6666\n"
+    "2016-02-28 23:59:52 1456703992.32 650 STREAM 23 SUCCEEDED 4 216.17.99.183:6666\n"
+    "2016-02-28 23:59:52 1456703992.98 650 STREAM 23 CLOSED 4 216.17.99.183:6666\n"
+    "2016-02-28 23:59:53 1456703993.00 650 CIRC 4 CLOSED $" + "A" * 40 + "=guard\n"
+)
+"""As tor 0.2 wrote events before they had keywords; the numbers are the seed's."""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_events_of_an_old_tor_have_no_keywords(log_of: Callable[..., Input], end: str) -> None:
+    log = log_of(OLD_TOR.replace("\n", end))
+    found = torctl.read_logs([log])
+    assert log.counts.rejected == {}
+    [circuit], [stream] = found.circuits, found.streams
+    assert (stream.started, stream.ended) == (1456703992.0, 1456703992.98)
+    assert [name for name, _ in stream.events][-1] == "UNKNOWN:CLOSED"
+    assert stream.succeeded_on is circuit
+    assert circuit.guard_fingerprint == "A" * 40
+    assert (circuit.launched, circuit.built, circuit.ended) == (
+        1456703991.14,
+        1456703991.31,
+        1456703993.0,
+    )
+
+
+def test_an_event_that_was_cut_where_it_still_parses_shows_by_its_end(
+    log_of: Callable[..., Input],
+) -> None:
+    whole = OLD_TOR.replace("\n", "\r\n")
+    cut = whole.replace("CLOSED 4 216.17.99.183:6666\r\n", "CLOSED 4 216.17.99.183:66\n")
+    log = log_of(cut)
+    [stream] = torctl.read_logs([log]).streams
+    assert (stream.ended, stream.target) == (None, "216.17.99.183:6666")
+    assert log.counts.rejected == {"event is cut: its line end is not like the others'": 1}
+    assert log.counts.examples == [(7, "event is cut: its line end is not like the others'")]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ("STREAM 23 CLOSED 4 216.17.99.183", "STREAM with a target that is none"),
+        ("STREAM 23 CLOSED 4 216.17.99.183:", "STREAM with a target that is none"),
+        ("STREAM 23 CLOSED 4 a\x01b:80", "event with bytes that are no text"),
+        ("STREAM 23 CLOSED 4 a\xffb:80", "event with bytes that are no text"),
+        ("CIRC 4 LAUNCHED TIME_CREATED=2016-02-28T23", "CIRC with a TIME_CREATED that is none"),
+        (
+            "CIRC 4 LAUNCHED TIME_CREATED=2016-02-28T23:59:51.1548",
+            "CIRC with a TIME_CREATED that is none",
+        ),
+        (
+            "STREAM 23 CLO2016-02-28 23:59:52 1456703992.98 [CLOCK] utc_ns=1",
+            "two events on one line",
+        ),
+        ("STREAM 23 CLOS2016-02-28 23:59:52 1456703992.98 650 BW 1 2", "two events on one line"),
+    ],
+)
+def test_what_is_cut_or_garbled_is_not_believed(
+    log_of: Callable[..., Input], event: str, reason: str
+) -> None:
+    log = log_of(f"2016-02-28 23:59:51 1456703991.14 650 {event}\n")
+    found = torctl.read_logs([log])
+    assert not [*found.streams, *found.circuits]
+    assert log.counts.rejected == {reason: 1}

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfmeasure.analysis import tgen, torctl
+from perfmeasure.analysis.clocksteps import ClockSteps
+from perfmeasure.analysis.events import RejectedError
+from perfmeasure.analysis.source import Input
+from tests.analysis.conftest import Lines
+
+
+def pair(utc: float, monotonic: float) -> str:
+    return f"utc_ns={round(utc * 1e9)} monotonic_ns={round(monotonic * 1e9)} reason=minute"
+
+
+def test_a_step_is_what_the_clocks_differ_by() -> None:
+    clock = ClockSteps()
+    assert [clock.read(pair(*times)) for times in ((100, 5), (160, 65), (160.0005, 65.001))] == [
+        0
+    ] * 3
+    assert clock.read(pair(1000, 125.001)) == pytest.approx(779.9995)
+    assert clock.read(pair(10, 185.001)) == pytest.approx(-1050)
+    assert clock.read(pair(99, 1)) == 0  # the machine was started anew
+    assert [step.unix_ts for step in clock.found] == [1000, 10]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "utc_ns=1", "utc_ns=1 monotonic_ns=", "utc_ns=1 monotonic_ns=1x"]
+)
+def test_what_is_no_pair(text: str) -> None:
+    with pytest.raises(RejectedError):
+        ClockSteps().read(text)
+
+
+@given(st.text(max_size=60))
+def test_rubbish_is_no_pair(text: str) -> None:
+    with pytest.raises(RejectedError):
+        ClockSteps().read(text)
+
+
+def test_a_transfer_over_a_step_has_true_durations(
+    log_of: Callable[..., Input], lines: type[Lines]
+) -> None:
+    def clock(at: float, monotonic: float) -> str:
+        text = f"[message] [clock] [clock_pair] [clock] {pair(lines.day + at, monotonic)}"
+        return lines.note(at, text)
+
+    log = log_of(
+        clock(0, 50)
+        + lines.created(10, 0, 5000)
+        + lines.status(12, 0, 5000, 500)
+        + clock(3613, 63)
+        + lines.status(3614, 0, 5000, 900)
+        + lines.outcome(3610, 3615, 0, 5000)
+    )
+    found = tgen.read_logs([log])
+    [step], [transfer] = found.clock_steps, found.transfers
+    assert (step.unix_ts, step.seconds) == (lines.day + 3613, 3600)
+    progress = transfer.record["elapsed_seconds"]["payload_progress"]
+    assert (progress["0.5"], progress["0.9"], progress["1.0"]) == (2, 4, 5)
+    assert log.counts.rejected == {}
+
+
+def test_a_stream_over_a_step_back_has_true_durations(
+    log_of: Callable[..., Input], lines: type[Lines]
+) -> None:
+    events = lines.stream_events(7210, 3615, 9, 5000, circuit=4).splitlines(keepends=True)
+    log = log_of(
+        lines.note(7200, "[CLOCK] " + pair(lines.day + 7200, 50))
+        + lines.circuit_events(7205, 4)
+        + "".join(events[:3])
+        + lines.note(3613, "[CLOCK] " + pair(lines.day + 3613, 63))
+        + events[3]
+        + lines.note(3614, "[CLOCK] utc_ns=12")
+    )
+    found = torctl.read_logs([log])
+    [stream], [circuit] = found.streams, found.circuits
+    assert (stream.started, stream.ended) == (lines.day + 3610, lines.day + 3615)
+    assert circuit.launched == lines.day + 3605
+    assert [step.seconds for step in found.clock_steps] == [-3600]
+    assert log.counts.rejected == {"clock pair is cut or garbled": 1}
