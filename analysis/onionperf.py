@@ -178,7 +178,7 @@ def _tor(tor: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str
     circuits = {}
     for name, circuit in tor.get("circuits", {}).items():
         if is_whole_circuit(circuit):
-            circuits[name] = _circuit(circuit, version)
+            circuits[name] = _circuit(circuit, version, losses)
         else:
             losses["circuits not seen from launch to end"] += 1
     streams = {}
@@ -191,12 +191,13 @@ def _tor(tor: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str
     return {"circuits": circuits, "streams": streams}
 
 
-def _circuit(circuit: Mapping[str, Any], version: str) -> dict[str, Any]:
+def _circuit(circuit: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
     fields = (*CIRCUIT_FIELDS, *more_circuit_fields(version))
     record = {field: circuit[field] for field in fields if field in circuit}
-    if "path" in record:
-        # A hop whose time is unknown has none here; readers of these versions unpack two.
-        record["path"] = [hop if len(hop) == 2 else [hop[0], 0.0] for hop in record["path"]]
+    if any(len(hop) == 1 for hop in record.get("path", ())):
+        # Readers of these versions want a time with each relay, and there is none to tell.
+        losses["paths with a relay whose time was not seen"] += 1
+        del record["path"]
     if version in _MARKED:
         record["filtered_out"] = circuit.get("filtered_out", False)
     return record

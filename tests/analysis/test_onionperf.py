@@ -108,3 +108,12 @@ def test_what_a_version_cannot_hold_is_counted(fixtures: Path) -> None:
     newer = onionperf.written(document, "3.1", losses)
     assert losses == {"transfers without the generator's own line": 1}
     assert newer["filters"] == {"tor/circuits": [{"name": "exits"}]}
+
+
+def test_a_relay_without_a_time_is_not_given_one(fixtures: Path) -> None:
+    document = pipeline.analyze([fixtures / "onionperf-run"], nickname="n")
+    document["data"]["n"]["tor"]["circuits"]["16"]["path"][1:2] = [["$" + "A" * 40]]
+    losses: Counter[str] = Counter()
+    circuits = onionperf.written(document, "3.1", losses)["data"]["n"]["tor"]["circuits"]
+    assert "path" not in circuits["16"]
+    assert losses["paths with a relay whose time was not seen"] == 1
