@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from perfmeasure.analysis import database, onionperf, pipeline, statistics, validation
+from perfmeasure.analysis import conversion, database, pipeline, statistics, validation
 from perfmeasure.errors import InputError
 from perfmeasure.units import format_bytes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_FORMATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "perfmeasure-1.0": lambda document: document,
-    "onionperf-3.1": onionperf.to_3_1,
-}
 _FAULTS_SHOWN = 20
 
 
@@ -39,7 +33,7 @@ _FAULTS_SHOWN = 20
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(list(_FORMATS)),
+    type=click.Choice(conversion.DATABASES),
     default="perfmeasure-1.0",
     show_default=True,
     help="Which database to write.",
@@ -60,7 +54,10 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
     document = pipeline.analyze(paths, nickname=nickname, measurement_ip=address, date=date)
     for line in itertools.chain(_input_lines(document), _result_lines(document)):
         click.echo(line, err=True)
-    database.save(_FORMATS[format_name](document), output)
+    losses: Counter[str] = Counter()
+    database.save(conversion.to_format(document, format_name, losses), output)
+    for what, count in sorted(losses.items()):
+        click.echo(f"{format_name} cannot hold: {what}: {count}", err=True)
     size = format_bytes(output.stat().st_size)
     click.echo(f"wrote {output} ({format_name}, {size})", err=True)
 

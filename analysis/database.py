@@ -296,9 +296,18 @@ def save(document: dict[str, Any], path: Path) -> None:
         UsageError: ``path`` is a folder or a device.
         PerfmeasureError: it cannot be written; nothing is left behind.
     """
+    save_bytes(compress(jsonio.canonical(document), path.suffix), path)
+
+
+def save_bytes(data: bytes, path: Path) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        UsageError: ``path`` is a folder or a device.
+        PerfmeasureError: it cannot be written; nothing is left behind.
+    """
     if path.exists() and not path.is_file():
         raise UsageError(str(path), "is not a plain file", "a file to write, or a new name")
-    data = compress(jsonio.canonical(document), path.suffix)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:

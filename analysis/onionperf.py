@@ -1,99 +1,203 @@
 """Writes a perfmeasure-1.0 document as a database of OnionPerf, for the field's other programs.
 
-Version 3.1 (OnionPerf 0.9 to 1.1) holds what OnionPerf itself would have kept: streams of the
-generator and of tor with an outcome, circuits that were seen being launched and ending. Numbers
-of the generator are text there, as in its log.
+Versions 1.0, 2.0, 3.0, 3.1 and 4.0 hold what OnionPerf itself would have kept: transfers and
+streams of tor with an outcome, circuits that were seen being launched and ending. From 3.0 on, the
+numbers of the generator are text, as in its log. What a version cannot hold is counted.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from perfmeasure.analysis.records import (
+    in_order,
+    is_whole_circuit,
+    is_whole_stream,
+    transfers_summary,
+)
 
-_SECTIONS = ("byte_info", "stream_info", "time_info", "transport_info")
-_CIRCUIT_FIELDS = (
-    "build_quantile", "build_timeout", "buildtime_seconds", "cbt_set", "circuit_id",
-    "current_guards", "elapsed_seconds", "failure_reason_local", "failure_reason_remote",
-    "path", "unix_ts_end", "unix_ts_start",
+VERSIONS = ("1.0", "2.0", "3.0", "3.1", "4.0")
+"""What can be written, and read."""
+
+SECTIONS = ("byte_info", "stream_info", "time_info", "transport_info")
+"""The parts of a generator's line, which versions from 3.0 on keep as text."""
+CIRCUIT_FIELDS = (
+    "build_quantile", "build_timeout", "buildtime_seconds", "circuit_id", "elapsed_seconds",
+    "failure_reason_local", "failure_reason_remote", "path", "unix_ts_end", "unix_ts_start",
 )  # fmt: skip
-_STREAM_FIELDS = (
-    "elapsed_seconds", "failure_reason_local", "failure_reason_remote", "source", "stream_id",
-    "target", "unix_ts_end", "unix_ts_start",
+"""The fields of a circuit in every version; 3.1 and 4.0 have more."""
+STREAM_FIELDS = (
+    "circuit_id", "elapsed_seconds", "failure_reason_local", "failure_reason_remote", "source",
+    "stream_id", "target", "unix_ts_end", "unix_ts_start",
 )  # fmt: skip
+"""The fields of a stream of tor in every version."""
+TRANSFER_FIELDS = (
+    "elapsed_seconds", "endpoint_local", "endpoint_proxy", "endpoint_remote", "error_code",
+    "filesize_bytes", "hostname_local", "hostname_remote", "is_commander", "is_complete",
+    "is_error", "is_success", "method", "payload_bytes_status", "total_bytes_read",
+    "total_bytes_write", "transfer_id", "unix_ts_end", "unix_ts_start",
+)  # fmt: skip
+"""The fields of a transfer in 1.0 and 2.0."""
+SUMMARIES = ("bandwidth_summary", "circuits_summary", "streams_summary")
+"""The summaries of tor in 1.0 and 2.0."""
+_ELAPSED_OF_OTHER_DIRECTION = (
+    "payload_bytes_recv", "payload_bytes_send", "payload_progress_recv", "payload_progress_send",
+)  # fmt: skip
+_MARKED = ("3.1", "4.0")
+
+
+def more_circuit_fields(version: str) -> tuple[str, ...]:
+    """Return the fields of a circuit that only this version has."""
+    more = ("filtered_out",) if version in _MARKED else ()
+    return (*more, "cbt_set", "current_guards") if version == "3.1" else more
 
 
 def to_3_1(database: Mapping[str, Any]) -> dict[str, Any]:
     """Return an OnionPerf database, version 3.1, of a perfmeasure-1.0 one."""
-    return {
+    return written(database, "3.1", Counter())
+
+
+def written(database: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+    """Return an OnionPerf database of a perfmeasure-1.0 one.
+
+    Args:
+        database: the document; it is not changed.
+        version: one of `VERSIONS`.
+        losses: counts what the version cannot hold, by what it is.
+    """
+    node_of: Callable[[Mapping[str, Any], str, Counter[str]], dict[str, Any]]
+    node_of = _old_node if version < "3" else _node
+    document: dict[str, Any] = {
         "type": "onionperf",
-        "version": "3.1",
-        "data": {nickname: _node(node) for nickname, node in database["data"].items()},
+        # The first version was a JSON number, all later ones are text.
+        "version": 1.0 if version == "1.0" else version,
+        "data": {name: node_of(node, version, losses) for name, node in database["data"].items()},
     }
+    if circuit_filters := database.get("filters", {}).get("tor/circuits"):
+        if version in _MARKED:
+            document["filters"] = {
+                "tor/circuits": [
+                    {key: entry[key] for key in ("name", "filepath") if key in entry}
+                    for entry in circuit_filters
+                ]
+            }
+        else:
+            losses["filters of circuits"] += len(circuit_filters)
+    return document
 
 
-def _node(node: Mapping[str, Any]) -> dict[str, Any]:
-    transfers = node.get("tgen", {}).get("transfers", {})
-    tor = node.get("tor", {})
+def _kept(node: Mapping[str, Any], losses: Counter[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the transfers with an outcome that no filter took out, in order of their start."""
+    for name, transfer in in_order(node.get("tgen", {}).get("transfers", {})):
+        if not transfer["is_complete"]:
+            losses["transfers that had not ended"] += 1
+        elif transfer.get("filtered_out"):
+            losses["transfers that were filtered out"] += 1
+        else:
+            yield name, transfer
+
+
+def _node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+    streams: dict[str, Any] = {}
+    counts: Counter[str] = Counter()
+    for _, transfer in _kept(node, losses):
+        if "time_info" not in transfer:
+            losses["transfers without the generator's own line"] += 1
+            continue
+        transport, stream = transfer["transport_info"], transfer["stream_info"]
+        name = ":".join((stream["id"], transport["fd"], transport["local"], transport["remote"]))
+        counts[name] += 1
+        if counts[name] > 1:  # an id that came again never hides the first
+            name += f"#{counts[name]}"
+        streams[name] = _tgen_stream(name, transfer)
+    tor = _tor(node.get("tor", {}), version, losses)
+    if version == "3.1" and ("guards" in node.get("tor", {}) or "tor" not in node):
+        tor["guards"] = node.get("tor", {}).get("guards", [])
     # Both parts are always there: OnionPerf's own schema wants them.
     return {
         "measurement_ip": node["measurement_ip"],
-        "tgen": {
-            "streams": dict(
-                _tgen_stream(transfer)
-                for transfer in transfers.values()
-                if transfer["is_complete"] and "time_info" in transfer
-            )
-        },
-        "tor": {
-            "circuits": {
-                name: _circuit(circuit)
-                for name, circuit in tor.get("circuits", {}).items()
-                if _is_whole(circuit, (":LAUNCHED",))
-            },
-            "guards": tor.get("guards", []),
-            "streams": {
-                name: _stream(stream)
-                for name, stream in tor.get("streams", {}).items()
-                if _is_whole(stream, (":NEW", ":NEWRESOLVE"))
-            },
-        },
+        "tgen": {"streams": streams},
+        "tor": tor,
     }
 
 
-def _is_whole(record: Mapping[str, Any], first: tuple[str, ...]) -> bool:
-    events = record["elapsed_seconds"]
-    return bool(record["is_complete"] and events and events[0][0].endswith(first))
+def _old_node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+    written_node: dict[str, Any] = {"measurement_ip": node["measurement_ip"]}
+    if "tgen" in node:
+        transfers = dict(_kept(node, losses))
+        summary = dict(node["tgen"]["transfers_summary"])
+        del summary["links"]
+        if any(transfer.get("filtered_out") for transfer in node["tgen"]["transfers"].values()):
+            summary = transfers_summary(transfers)
+            del summary["links"]
+        written_node["tgen"] = {
+            "transfers": {name: _old_transfer(transfer) for name, transfer in transfers.items()},
+            "transfers_summary": summary,
+        }
+    if "tor" in node:
+        written_node["tor"] = _tor(node["tor"], version, losses)
+        for field in SUMMARIES:
+            if field in node["tor"]:
+                written_node["tor"][field] = node["tor"][field]
+    return written_node
 
 
-def _tgen_stream(transfer: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    transport, stream = transfer["transport_info"], transfer["stream_info"]
-    name = ":".join((stream["id"], transport["fd"], transport["local"], transport["remote"]))
-    if "#" in transfer["transfer_id"]:  # an id that came again never hides the first
-        name += "#" + transfer["transfer_id"].rpartition("#")[2]
-    record: dict[str, Any] = {section: transfer[section] for section in _SECTIONS}
+def _old_transfer(transfer: Mapping[str, Any]) -> dict[str, Any]:
+    record = {field: transfer[field] for field in TRANSFER_FIELDS}
+    record["elapsed_seconds"] = {
+        name: value
+        for name, value in transfer["elapsed_seconds"].items()
+        if name not in _ELAPSED_OF_OTHER_DIRECTION
+    }
+    return record
+
+
+def _tgen_stream(name: str, transfer: Mapping[str, Any]) -> dict[str, Any]:
+    record: dict[str, Any] = {section: transfer[section] for section in SECTIONS}
     for field in ("is_complete", "is_error", "is_success", "unix_ts_end", "unix_ts_start"):
         record[field] = transfer[field]
     record["stream_id"] = name
     if not transfer["is_error"]:
         elapsed = transfer["elapsed_seconds"]
         main = "send" if transfer["method"] == "PUT" else "recv"
-        record["elapsed_seconds"] = {
-            f"{field}_{direction}": elapsed[field if direction == main else f"{field}_{direction}"]
+        maps = {
+            f"{field}_{direction}": elapsed.get(
+                field if direction == main else f"{field}_{direction}"
+            )
             for field in ("payload_bytes", "payload_progress")
             for direction in ("recv", "send")
         }
-    return name, record
-
-
-def _circuit(circuit: Mapping[str, Any]) -> dict[str, Any]:
-    record = {field: circuit[field] for field in _CIRCUIT_FIELDS if field in circuit}
-    record["filtered_out"] = False
+        if known := {field: times for field, times in maps.items() if times is not None}:
+            record["elapsed_seconds"] = known
     return record
 
 
-def _stream(stream: Mapping[str, Any]) -> dict[str, Any]:
-    record = {field: stream[field] for field in _STREAM_FIELDS if field in stream}
-    record["circuit_id"] = stream.get("circuit_id")
+def _tor(tor: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+    circuits = {}
+    for name, circuit in tor.get("circuits", {}).items():
+        if is_whole_circuit(circuit):
+            circuits[name] = _circuit(circuit, version, losses)
+        else:
+            losses["circuits not seen from launch to end"] += 1
+    streams = {}
+    for name, stream in tor.get("streams", {}).items():
+        if is_whole_stream(stream):
+            streams[name] = {field: stream[field] for field in STREAM_FIELDS if field in stream}
+            streams[name].setdefault("circuit_id", None)
+        else:
+            losses["streams not seen from beginning to end"] += 1
+    return {"circuits": circuits, "streams": streams}
+
+
+def _circuit(circuit: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+    fields = (*CIRCUIT_FIELDS, *more_circuit_fields(version))
+    record = {field: circuit[field] for field in fields if field in circuit}
+    if any(len(hop) == 1 for hop in record.get("path", ())):
+        # Readers of these versions want a time with each relay, and there is none to tell.
+        losses["paths with a relay whose time was not seen"] += 1
+        del record["path"]
+    if version in _MARKED:
+        record["filtered_out"] = circuit.get("filtered_out", False)
     return record

@@ -14,7 +14,17 @@ from perfmeasure.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-SCHEMAS = {("perfmeasure", "1.0"): "perfmeasure-1.0.schema.json"}
+SCHEMAS = {
+    (kind, version): f"{kind}-{version}.schema.json"
+    for kind, version in (
+        ("perfmeasure", "1.0"),
+        ("onionperf", "1.0"),
+        ("onionperf", "2.0"),
+        ("onionperf", "3.0"),
+        ("onionperf", "3.1"),
+        ("onionperf", "4.0"),
+    )
+}
 """The schema of each type and version that can be checked."""
 
 

@@ -15,6 +15,8 @@ from perfmeasure.errors import ExitStatus, PerfmeasureError
 _COMMANDS = {
     "measure": "perfmeasure.measure_command:measure_command",
     "analyze": "perfmeasure.analysis.commands:analyze_command",
+    "filter": "perfmeasure.analysis.conversion:filter_command",
+    "convert": "perfmeasure.analysis.conversion:convert_command",
     "validate": "perfmeasure.analysis.commands:validate_command",
     "monitor": "perfmeasure.tor.monitor:monitor_command",
     "serve": "perfmeasure.web.commands:serve_command",

@@ -78,8 +78,15 @@ def test_validate_names_what_is_wrong(fixtures: Path, tmp_path: Path) -> None:
     assert ran.stderr.endswith("and more\n")
 
 
-def test_validate_does_not_know_other_documents(fixtures: Path) -> None:
-    path = fixtures / "onionperf-run/expected.onionperf-3.1.json"
+def test_validate_does_not_know_other_documents(tmp_path: Path) -> None:
+    path = tmp_path / "db.json"
+    path.write_text('{"type": "tgen", "version": "1.1.2", "data": {}}')
     ran = CliRunner().invoke(validate_command, [str(path)])
     with pytest.raises(InputError, match="no schema"):
         raise ran.exception or AssertionError
+
+
+def test_validate_knows_the_other_tools_database(fixtures: Path) -> None:
+    path = fixtures / "onionperf-run/expected.onionperf-3.1.json"
+    ran = CliRunner().invoke(validate_command, [str(path)])
+    assert (ran.exit_code, ran.stdout) == (0, f"{path}: valid onionperf-3.1\n")

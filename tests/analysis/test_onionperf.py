@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import database, onionperf, pipeline
+from perfmeasure.analysis import database, onionperf, pipeline, validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,3 +61,59 @@ def test_an_id_that_comes_again_hides_nothing(
     streams = onionperf.to_3_1(pipeline.analyze([tmp_path / "a.log"]))["data"]["vm"]["tgen"]
     base = "0:7:localhost:127.0.0.1:5000:localhost:127.0.0.1:8080"
     assert list(streams["streams"]) == [base, f"{base}#2"]
+
+
+@pytest.mark.parametrize("version", onionperf.VERSIONS)
+def test_every_version_follows_its_schema(fixtures: Path, version: str) -> None:
+    document = pipeline.analyze([fixtures / "onionperf-run", fixtures / "torctl"])
+    losses: Counter[str] = Counter()
+    written = onionperf.written(document, version, losses)
+    assert list(validation.errors(written, "db")) == []
+    assert losses["circuits not seen from launch to end"] > 0
+    assert isinstance(written["version"], float if version == "1.0" else str)
+    for node in written["data"].values():
+        assert ("guards" in node["tor"]) == (version == "3.1")
+        assert ("bandwidth_summary" in node["tor"]) == (version < "3")
+        for circuit in node["tor"]["circuits"].values():
+            assert ("filtered_out" in circuit) == (version in {"3.1", "4.0"})
+            assert ("cbt_set" in circuit) == (version == "3.1")
+
+
+def test_a_transfer_of_the_seed(fixtures: Path) -> None:
+    log = fixtures / "tgen/client-socks-success.tgen.log"
+    document = pipeline.analyze([log])
+    transfers = onionperf.written(document, "2.0", Counter())["data"]["vm"]["tgen"]["transfers"]
+    for name, transfer in transfers.items():
+        source = document["data"]["vm"]["tgen"]["transfers"][name]
+        assert set(transfer) == set(onionperf.TRANSFER_FIELDS)
+        assert transfer["elapsed_seconds"].items() <= source["elapsed_seconds"].items()
+        assert not any(name.endswith("_send") for name in transfer["elapsed_seconds"])
+
+
+def test_what_a_version_cannot_hold_is_counted(fixtures: Path) -> None:
+    document = pipeline.analyze([fixtures / "tgen/client-socks-success.tgen.log"])
+    first, *_ = document["data"]["vm"]["tgen"]["transfers"].values()
+    document["filters"] = {"tor/circuits": [{"name": "exits", "value": "x"}]}
+    first["filtered_out"] = True
+    losses: Counter[str] = Counter()
+    old = onionperf.written(document, "2.0", losses)["data"]["vm"]["tgen"]
+    assert losses == {"transfers that were filtered out": 1, "filters of circuits": 1}
+    assert first["transfer_id"] not in old["transfers"]
+    count = sum(len(v) for by in old["transfers_summary"]["errors"].values() for v in by.values())
+    for by_second in old["transfers_summary"]["time_to_last_byte"].values():
+        count += sum(map(len, by_second.values()))
+    assert count == len(old["transfers"])
+    del first["filtered_out"], first["time_info"]
+    losses.clear()
+    newer = onionperf.written(document, "3.1", losses)
+    assert losses == {"transfers without the generator's own line": 1}
+    assert newer["filters"] == {"tor/circuits": [{"name": "exits"}]}
+
+
+def test_a_relay_without_a_time_is_not_given_one(fixtures: Path) -> None:
+    document = pipeline.analyze([fixtures / "onionperf-run"], nickname="n")
+    document["data"]["n"]["tor"]["circuits"]["16"]["path"][1:2] = [["$" + "A" * 40]]
+    losses: Counter[str] = Counter()
+    circuits = onionperf.written(document, "3.1", losses)["data"]["n"]["tor"]["circuits"]
+    assert "path" not in circuits["16"]
+    assert losses["paths with a relay whose time was not seen"] == 1

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from perfmeasure.analysis import pipeline, validation
+from perfmeasure.analysis import database, pipeline, validation
 from perfmeasure.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,3 +71,21 @@ def test_a_field_that_nobody_knows_is_a_fault(document: dict[str, Any]) -> None:
 def test_a_document_without_a_schema(other: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"no schema.*wanted perfmeasure-1\.0"):
         list(validation.errors(other, "db"))
+
+
+@pytest.mark.parametrize("name", validation.SCHEMAS.values())
+def test_every_schema_is_one_of_draft_07(name: str) -> None:
+    schema = validation.schema(name)
+    assert schema["$schema"] == "http://json-schema.org/draft-07/schema#"
+    jsonschema.Draft7Validator.check_schema(schema)
+
+
+def test_faults_of_the_other_tools_databases_have_their_path(fixtures: Path) -> None:
+    other = database.load(fixtures / "onionperf-run/expected.onionperf-3.1.json")
+    other["data"]["testnet"]["tor"]["circuits"]["16"]["path"][0][1] = "soon"
+    del other["data"]["testnet"]["tgen"]
+    assert sorted(fault.partition(": ")[0] for fault in validation.errors(other, "db")) == [
+        "data/testnet",
+        "data/testnet/tor/circuits/16/path/0/1",
+    ]
+    assert list(validation.errors({**other, "version": "3.0", "data": {}}, "db")) == []
