@@ -138,10 +138,14 @@ def summarise(node: dict[str, Any]) -> None:
 def transfers_summary(records: Records) -> dict[str, Any]:
     """Return what `summaries.transfers_summary` does, of records."""
     ordered = sorted(in_order(records), key=lambda item: last_seen(item[1]))
-    return summaries.transfers_summary(
+    summary = summaries.transfers_summary(
         [_transfer_of(name, record) for name, record in ordered],
         [Link(record["links"]["status"]) for _, record in ordered],
     )
+    matched = [Link(record["server"]["status"]) for _, record in ordered if "server" in record]
+    if matched:
+        summary["servers"] = summaries.count_statuses(matched)
+    return summary
 
 
 def _circuits_summary(records: Records) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def test_a_failure_is_said_and_does_not_end_the_publishing(run: Fixture) -> None
     run.pass_seconds(50)
     assert len(run.publisher.asked) == 1
     run.pass_seconds(11)
-    assert len(run.publisher.asked) == 2
+    assert len(run.publisher.asked) >= 2
+    assert len(run.said) == 1
 
 
 def test_a_day_whose_logs_are_of_no_use_is_not_tried_for_ever(run: Fixture) -> None:
