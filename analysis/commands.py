@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from perfmeasure.analysis import conversion, database, pipeline, statistics, validation
+from perfmeasure.analysis.geoip import CountryTable
 from perfmeasure.errors import InputError
 from perfmeasure.units import format_bytes
 
@@ -31,6 +32,14 @@ _FAULTS_SHOWN = 20
 @click.option("-a", "--address", help="Address that the measurement was made from.")
 @click.option("-d", "--date", metavar="YYYY-MM-DD", help="Only what ended on that UTC day.")
 @click.option(
+    "--geoip",
+    "tables",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Table of the countries of addresses, for guards, such as tor's geoip; may be repeated.",
+)
+@click.option(
     "--format",
     "format_name",
     type=click.Choice(conversion.DATABASES),
@@ -44,6 +53,7 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
     nickname: str | None,
     address: str | None,
     date: str | None,
+    tables: tuple[Path, ...],
     format_name: str,
 ) -> None:
     """Turn logs into a database.
@@ -51,7 +61,13 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
     Each PATH is a log of TGen or of Tor's control port, a folder with such logs in it (a
     measurement's --prefix, or many of them), or - for standard input; plain or compressed.
     """
-    document = pipeline.analyze(paths, nickname=nickname, measurement_ip=address, date=date)
+    document = pipeline.analyze(
+        paths,
+        nickname=nickname,
+        measurement_ip=address,
+        date=date,
+        geoip=[CountryTable(path) for path in tables],
+    )
     for line in itertools.chain(_input_lines(document), _result_lines(document)):
         click.echo(line, err=True)
     losses: Counter[str] = Counter()
@@ -102,7 +118,15 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
         steps = document["meta"]["sources"].get(nickname, {}).get("clock_steps", [])
         if steps:
             said.append(f"{nickname}: the clock was set {len(steps)} times (meta.sources)")
-    return said or ["no client's log among these: no transfers"]
+    said = said or ["no client's log among these: no transfers"]
+    if geoip := document["meta"].get("geoip"):
+        guards = geoip["guards"]
+        said.append(
+            f"country of {guards['with_country']} of {sum(guards.values())} guards found: "
+            f"{guards['without_address']} without an address in the logs, "
+            f"{guards['not_in_tables']} not in the tables"
+        )
+    return said
 
 
 @click.command("validate")

@@ -238,7 +238,8 @@ def _gap_record(gap: Gap) -> dict[str, Any]:
 
 
 def _guard_record(guard: Guard) -> dict[str, Any]:
-    return {"fingerprint": guard.fingerprint, "nickname": guard.nickname, **guard.times}
+    record = {"fingerprint": guard.fingerprint, "nickname": guard.nickname, **guard.times}
+    return {**record, "country": guard.country} if guard.country else record
 
 
 def _connection_record(connection: Connection) -> dict[str, Any]:

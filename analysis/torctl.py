@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from perfmeasure.analysis import events, torlog
 from perfmeasure.analysis.clocksteps import ClockSteps
 from perfmeasure.analysis.events import RejectedError
+from perfmeasure.analysis.guards import Guards
 from perfmeasure.analysis.source import STAMP
-from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
+from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Stream, TorLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,7 +32,6 @@ _HIDDEN_SERVICE_PURPOSES = frozenset(
     {"HS_CLIENT_INTRO", "HS_CLIENT_REND", "HS_SERVICE_INTRO", "HS_SERVICE_REND"}
 )
 _ENDS = frozenset({"FAILED", "CLOSED"})
-_GUARD_TIMES = {"NEW": "new_ts", "UP": "up_ts", "DOWN": "down_ts", "DROPPED": "dropped_ts"}
 _INNER_STAMP = re.compile(rb"\d-\d\d \d\d:\d\d:\d\d \d{9,10}\.")
 _EVENT = re.compile(r"650 [A-Z][A-Z_]*(?: |\Z)")
 
@@ -51,7 +51,7 @@ class TorctlParser:
         self.log = TorLog()
         self._circuits: dict[int, Circuit] = {}  # of the tor that runs now, by number
         self._streams: dict[int, Stream] = {}
-        self._guards: dict[str, Guard] = {}
+        self._guards = Guards(self.log.guards)
         self._connections: dict[str, Connection] = {}
         self._highest_circuit = -1
         # After a reader's start or a gap, until an event shows whether tor is still the same.
@@ -60,6 +60,7 @@ class TorctlParser:
         self._build_quantile: float | None = None
         self._is_cbt_set = False
         self._is_in_data = False  # within a 650+EVENT, up to its lone dot
+        self._is_in_status = False  # that of a 650+NEWCONSENSUS or 650+NS
         self._is_in_reply = False  # within a 650-EVENT or after the dot, up to "650 OK"
         self._last_ts = 0.0
         self._clock = ClockSteps()
@@ -159,6 +160,7 @@ class TorctlParser:
         text = line[stamp.end() :].decode("utf-8", "replace").rstrip("\r")
         if text[:4] in {"650+", "650-"}:
             self._is_in_data = text[3] == "+"
+            self._is_in_status = text[4:] in {"NEWCONSENSUS", "NS"}
             self._is_in_reply = True
             return False
         self._is_in_data = self._is_in_reply = False
@@ -181,6 +183,8 @@ class TorctlParser:
     def _continuation(self, line: bytes) -> None:
         if self._is_in_data:
             self._is_in_data = line != b"."
+            if self._is_in_status:
+                self._guards.status(line)
         elif self._is_in_reply and line.startswith((b"650+", b"650-")):
             self._is_in_data = line.startswith(b"650+")
         elif self._is_in_reply and line.startswith(b"650 "):
@@ -278,6 +282,8 @@ class TorctlParser:
         if event.status in {"NEW", "NEWRESOLVE"}:
             stream.started = ts
             stream.source = event.values.get("SOURCE_ADDR", "")
+            if stream.purpose.startswith("DIR_"):
+                self._guards.directory(stream.target)
         if event.circuit:
             stream.circuit = self._known_circuit(event.circuit, ts)
             if event.status == "SUCCEEDED":
@@ -316,7 +322,7 @@ class TorctlParser:
             circuit.build_timeout_ms = self._build_timeout_ms
             circuit.build_quantile = self._build_quantile
             circuit.is_cbt_set = self._is_cbt_set
-            circuit.current_guards = [g for g in self._guards.values() if "up_ts" in g.times]
+            circuit.current_guards = self._guards.up()
         elif event.status == "EXTENDED" and event.path:
             circuit.path[len(event.path) - 1 :] = [(event.path[-1], ts)]
         elif event.status == "BUILT":
@@ -353,16 +359,7 @@ class TorctlParser:
         self._is_cbt_set = event.kind != "RESET"
 
     def _guard(self, ts: float, text: str) -> None:
-        event = events.guard(text)
-        if event.kind != "ENTRY" or event.status not in _GUARD_TIMES:
-            return
-        guard = self._guards.get(event.fingerprint)
-        if guard is None:
-            guard = self._guards[event.fingerprint] = Guard(event.fingerprint, event.nickname)
-            self.log.guards.append(guard)
-        guard.times[_GUARD_TIMES[event.status]] = ts
-        if event.status == "DROPPED":
-            del self._guards[event.fingerprint]
+        self._guards.event(ts, events.guard(text))
 
     def _connection(self, ts: float, text: str) -> None:
         event = events.connection(text)
@@ -371,6 +368,7 @@ class TorctlParser:
             connection = Connection(event.number, event.endpoint, ts)
             self._connections[event.number] = connection
             self.log.connections.append(connection)
+        self._guards.connection(connection.endpoint, event.endpoint)
         connection.endpoint = event.endpoint
         connection.events.append((event.status, ts))
         if event.status in _ENDS:

@@ -109,11 +109,16 @@ class Stream:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Guard:
-    """One time of being an entry guard, from the first event to DROPPED."""
+    """One time of being an entry guard, from the first event to DROPPED.
+
+    ``address`` is the last that the logs gave in that time, ``country`` its country; "" if unknown.
+    """
 
     fingerprint: str
     nickname: str
     times: dict[str, float] = dataclasses.field(default_factory=dict)
+    address: str = ""
+    country: str = ""
 
 
 @dataclasses.dataclass(slots=True, eq=False)

@@ -1,0 +1,85 @@
+"""Tor's entry guards, from the events of its control port, and where they are.
+
+No event tells a guard's fingerprint and its address together, but these lines tell a relay's:
+
+- ``STREAM … NEW 0 ADDRESS.$FINGERPRINT.exit:PORT PURPOSE=DIR_FETCH …``: tor asks it as a directory,
+  which a client does of its guards;
+- ``r NICKNAME IDENTITY [DIGEST] DATE TIME ADDRESS ORPORT DIRPORT`` in the events NEWCONSENSUS and
+  NS, where they were asked for (dir-spec, "r"; the identity is base64);
+- ``ORCONN ADDRESS:PORT LAUNCHED ID=N``, then ``ORCONN $FINGERPRINT… CONNECTED ID=N``: a bridge.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING
+
+from perfmeasure.analysis.geoip import is_address
+from perfmeasure.analysis.torlog import HOP, Guard
+
+if TYPE_CHECKING:
+    from perfmeasure.analysis.events import GuardEvent
+
+_TIMES = {"NEW": "new_ts", "UP": "up_ts", "DOWN": "down_ts", "DROPPED": "dropped_ts"}
+_DIRECTORY = re.compile(r"(.+)\.(\$[0-9A-F]{40})\.exit:\d+\Z", re.IGNORECASE | re.ASCII)
+
+
+class Guards:
+    """Follows the guards of one tor. ``found`` takes each, in order of first mention."""
+
+    def __init__(self, found: list[Guard]) -> None:
+        self._found = found
+        # By identity: the fingerprint in base64, as network statuses have it.
+        self._current: dict[bytes, Guard] = {}
+        self._addresses: dict[bytes, bytes] = {}
+
+    def up(self) -> list[Guard]:
+        """Return those that are in use now."""
+        return [guard for guard in self._current.values() if "up_ts" in guard.times]
+
+    def event(self, ts: float, event: GuardEvent) -> None:
+        """Take a GUARD event."""
+        if event.kind != "ENTRY" or event.status not in _TIMES:
+            return
+        identity = _identity(event.fingerprint)
+        guard = self._current.get(identity)
+        if guard is None:
+            guard = self._current[identity] = Guard(event.fingerprint, event.nickname)
+            guard.address = _text(self._addresses.get(identity, b""))
+            self._found.append(guard)
+        guard.times[_TIMES[event.status]] = ts
+        if event.status == "DROPPED":
+            del self._current[identity]
+
+    def directory(self, target: str) -> None:
+        """Take the target of a stream by which tor asks a directory."""
+        if match := _DIRECTORY.match(target):
+            self._locate(_identity(match[2][1:]), match[1].encode())
+
+    def status(self, line: bytes) -> None:
+        """Take a line of a network status."""
+        words = line.split(b" ")
+        if words[0] == b"r" and len(words) in {8, 9}:
+            self._locate(words[2], words[-3])
+
+    def connection(self, earlier_endpoint: str, endpoint: str) -> None:
+        """Take what two events of one connection call its other end."""
+        match = HOP.match(endpoint)
+        if match and not earlier_endpoint.startswith("$"):
+            self._locate(_identity(match[1]), earlier_endpoint.rpartition(":")[0].encode())
+
+    def _locate(self, identity: bytes, address: bytes) -> None:
+        self._addresses[identity] = address
+        if guard := self._current.get(identity):
+            guard.address = _text(address) or guard.address
+
+
+def _identity(fingerprint: str) -> bytes:
+    return base64.b64encode(bytes.fromhex(fingerprint)).rstrip(b"=")
+
+
+def _text(address: bytes) -> str:
+    """Return an address without its brackets, "" if it is none."""
+    text = address.decode("ascii", "replace").strip("[]")
+    return text if is_address(text) else ""
