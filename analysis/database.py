@@ -168,7 +168,7 @@ def _tor_record(log: TorLog, names: _Names) -> dict[str, Any]:
         },
         "circuits_summary": summaries.circuits_summary(log),
         "gaps": [_gap_record(gap) for gap in log.gaps],
-        "guards": [_guard_record(guard) for guard in log.guards],
+        "guards": [_guard_record(guard, guard.times) for guard in log.guards],
         "or_connections": {
             name: _connection_record(connection)
             for connection, name in zip(
@@ -198,7 +198,7 @@ def _circuit_record(circuit: Circuit, conflux_circuits: list[str]) -> dict[str, 
         "build_timeout": circuit.build_timeout_ms,
         "buildtime_seconds": None if circuit.built is None else circuit.built - start,
         "conflux_circuits": conflux_circuits or None,
-        "current_guards": [_guard_record(guard) for guard in circuit.current_guards] or None,
+        "current_guards": [_guard_record(*known) for known in circuit.current_guards] or None,
         "failure_reason_local": circuit.failure_reason_local or None,
         "failure_reason_remote": circuit.failure_reason_remote or None,
         "path": [[hop] if ts is None else [hop, ts - start] for hop, ts in circuit.path] or None,
@@ -237,8 +237,8 @@ def _gap_record(gap: Gap) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _guard_record(guard: Guard) -> dict[str, Any]:
-    record = {"fingerprint": guard.fingerprint, "nickname": guard.nickname, **guard.times}
+def _guard_record(guard: Guard, times: dict[str, float]) -> dict[str, Any]:
+    record = {"fingerprint": guard.fingerprint, "nickname": guard.nickname, **times}
     return {**record, "country": guard.country} if guard.country else record
 
 

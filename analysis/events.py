@@ -119,6 +119,8 @@ def circuit(text: str, name: str) -> CircuitEvent:
         path = words[2].split(",")
         if not all(HOP.match(hop) for hop in path):
             raise RejectedError(f"{name} with a path that is none")
+        if "=" in words[2]:
+            path = [hop.replace("=", "~") for hop in path]
     values = _values(words[3 if path else 2 :])
     if "TIME_CREATED" in values and not _TIME_CREATED.match(values["TIME_CREATED"]):
         raise RejectedError(f"{name} with a TIME_CREATED that is none")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from perfmeasure.analysis.geoip import is_address
 from perfmeasure.analysis.torlog import HOP, Guard
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.events import GuardEvent
 
 _TIMES = {"NEW": "new_ts", "UP": "up_ts", "DOWN": "down_ts", "DROPPED": "dropped_ts"}
+_OF_LAYER_2 = frozenset({"GOOD_L2", "BAD_L2"})
 _DIRECTORY = re.compile(r"(.+)\.(\$[0-9A-F]{40})\.exit:\d+\Z", re.IGNORECASE | re.ASCII)
+
+
+class Launch(NamedTuple):
+    """A moment at which guards are looked for; ``first`` is the oldest one not dropped by then."""
+
+    ts: float
+    first: int
 
 
 class Guards:
@@ -30,17 +38,32 @@ class Guards:
 
     def __init__(self, found: list[Guard]) -> None:
         self._found = found
+        self._first = 0  # the oldest that is not dropped
         # By identity: the fingerprint in base64, as network statuses have it.
         self._current: dict[bytes, Guard] = {}
         self._addresses: dict[bytes, bytes] = {}
 
-    def up(self) -> list[Guard]:
-        """Return those that are in use now."""
-        return [guard for guard in self._current.values() if "up_ts" in guard.times]
+    def launch(self, ts: float) -> Launch:
+        """Return what `current` needs to know of a circuit that is launched now."""
+        while self._first < len(self._found) and "dropped_ts" in self._found[self._first].times:
+            self._first += 1
+        return Launch(ts, self._first)
+
+    def current(self, launch: Launch) -> list[tuple[Guard, dict[str, float]]]:
+        """Return the guards that were up at a launch, with their times as known now.
+
+        By their stamps, as OnionPerf does, which may be the same for many lines.
+        """
+        return [
+            (guard, guard.times)
+            for guard in self._found[launch.first :]
+            if guard.times.get("up_ts", launch.ts + 1) <= launch.ts
+            and guard.times.get("dropped_ts", launch.ts + 1) > launch.ts
+        ]
 
     def event(self, ts: float, event: GuardEvent) -> None:
-        """Take a GUARD event."""
-        if event.kind != "ENTRY" or event.status not in _TIMES:
+        """Take a GUARD event. Of each kind the first one of a guard counts."""
+        if event.kind != "ENTRY" or event.status in _OF_LAYER_2:
             return
         identity = _identity(event.fingerprint)
         guard = self._current.get(identity)
@@ -48,7 +71,9 @@ class Guards:
             guard = self._current[identity] = Guard(event.fingerprint, event.nickname)
             guard.address = _text(self._addresses.get(identity, b""))
             self._found.append(guard)
-        guard.times[_TIMES[event.status]] = ts
+        name = _TIMES.get(event.status)
+        if name and name not in guard.times:
+            guard.times = {**guard.times, name: ts}  # a new one: circuits keep the old one
         if event.status == "DROPPED":
             del self._current[identity]
 

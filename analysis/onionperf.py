@@ -136,11 +136,10 @@ def _old_node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> di
             "transfers": {name: _old_transfer(transfer) for name, transfer in transfers.items()},
             "transfers_summary": summary,
         }
-    if "tor" in node:
-        written_node["tor"] = _tor(node["tor"], version, losses)
-        for field in SUMMARIES:
-            if field in node["tor"]:
-                written_node["tor"][field] = node["tor"][field]
+    # Always there: visualize wants it.
+    tor = node.get("tor", {})
+    written_node["tor"] = _tor(tor, version, losses)
+    written_node["tor"].update({field: tor[field] for field in SUMMARIES if field in tor})
     return written_node
 
 
@@ -177,10 +176,13 @@ def _tgen_stream(name: str, transfer: Mapping[str, Any]) -> dict[str, Any]:
 def _tor(tor: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
     circuits = {}
     for name, circuit in tor.get("circuits", {}).items():
-        if is_whole_circuit(circuit):
-            circuits[name] = _circuit(circuit, version, losses)
-        else:
+        if not is_whole_circuit(circuit):
             losses["circuits not seen from launch to end"] += 1
+        elif any(len(hop) == 1 for hop in circuit.get("path", ())):
+            # Readers of these versions want a time with each relay, and a path for each stream.
+            losses["circuits with a relay whose time was not seen"] += 1
+        else:
+            circuits[name] = _circuit(circuit, version)
     streams = {}
     for name, stream in tor.get("streams", {}).items():
         if is_whole_stream(stream):
@@ -191,13 +193,12 @@ def _tor(tor: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str
     return {"circuits": circuits, "streams": streams}
 
 
-def _circuit(circuit: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+def _circuit(circuit: Mapping[str, Any], version: str) -> dict[str, Any]:
     fields = (*CIRCUIT_FIELDS, *more_circuit_fields(version))
     record = {field: circuit[field] for field in fields if field in circuit}
-    if any(len(hop) == 1 for hop in record.get("path", ())):
-        # Readers of these versions want a time with each relay, and there is none to tell.
-        losses["paths with a relay whose time was not seen"] += 1
-        del record["path"]
+    if "path" in record:
+        # A relay of which tor told no nickname: OnionPerf writes what its language calls nothing.
+        record["path"] = [[h if "~" in h else f"{h}~None", ts] for h, ts in record["path"]]
     if version in _MARKED:
         record["filtered_out"] = circuit.get("filtered_out", False)
     return record

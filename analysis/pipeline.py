@@ -229,7 +229,7 @@ def _find_countries(
             continue
         counted = set(found.tor.guards)
         # A circuit may have begun before the day that was asked for, with the guards of then.
-        for guard in counted.union(*(c.current_guards for c in found.tor.circuits)):
+        for guard in counted.union(g for c in found.tor.circuits for g, _ in c.current_guards):
             known = (table.country(guard.address) for table in tables if guard.address)
             guard.country = next(filter(None, known), "")
         for guard in counted:

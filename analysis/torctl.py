@@ -322,7 +322,8 @@ class TorctlParser:
             circuit.build_timeout_ms = self._build_timeout_ms
             circuit.build_quantile = self._build_quantile
             circuit.is_cbt_set = self._is_cbt_set
-            circuit.current_guards = self._guards.up()
+            circuit.launch = self._guards.launch(ts)
+            circuit.current_guards = self._guards.current(circuit.launch)
         elif event.status == "EXTENDED" and event.path:
             circuit.path[len(event.path) - 1 :] = [(event.path[-1], ts)]
         elif event.status == "BUILT":
@@ -335,6 +336,8 @@ class TorctlParser:
             circuit.failure_reason_remote = event.values.get("REMOTE_REASON", "")
         if event.status in _ENDS:
             circuit.ended = ts
+            if circuit.launch:
+                circuit.current_guards = self._guards.current(circuit.launch)
 
     def _circuit_minor(self, ts: float, text: str) -> None:
         event = events.circuit(text, "CIRC_MINOR")
