@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import lzma
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import database, onionperf, pipeline, validation
+from perfmeasure.analysis import database, onionperf, pipeline, source, torctl, validation
+from tests.analysis import onionperf_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
+    from perfmeasure.analysis.source import Input
     from tests.analysis.conftest import Lines
 
 SAMPLES = (
@@ -35,6 +40,127 @@ def test_equal_to_onionperfs_own_for_a_generators_log(fixtures: Path, name: str)
     # OnionPerf leaves out this part, without which its own schema refuses the document.
     assert found["data"]["vm"].pop("tor") == {"circuits": {}, "guards": [], "streams": {}}
     assert found == database.load(log.with_name(f"{name}.onionperf-3.1.json"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "onionperf-run/tor-client.onionperf.torctl.log.xz",
+        "onionperf-run/tor-server.onionperf.torctl.log.xz",
+        "torctl/sample_400lines.torctl.log",
+    ],
+)
+def test_real_control_ports_by_the_rules(fixtures: Path, log_of: Any, name: str) -> None:
+    stored = (fixtures / name).read_bytes()
+    text = (lzma.decompress(stored) if name.endswith(".xz") else stored).decode()
+    assert tor_of(log_of(text)) == onionperf_rules.tor_of(text)
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from([2, 6]))
+def test_made_up_control_ports_by_the_rules(
+    tmp_path_factory: pytest.TempPathFactory, random: Random, decimals: int
+) -> None:
+    text = made_up_control_port(random, decimals)
+    path = tmp_path_factory.getbasetemp() / "x.torctl.log"
+    path.write_text(text, newline="")
+    assert tor_of(source.find([path])[0]) == onionperf_rules.tor_of(text)
+
+
+def tor_of(log: Input) -> dict[str, Any]:
+    """Return what is written as ``tor`` of a torctl log, also of a server's."""
+    measurement = database.Measurement("unknown", tor=torctl.read_logs([log]))
+    measurement.link()
+    assert not log.counts.rejected
+    document = database.build({"n": measurement}, {})
+    tor: dict[str, Any] = onionperf.to_3_1(document)["data"]["n"]["tor"]
+    return tor
+
+
+def made_up_control_port(random: Random, decimals: int) -> str:
+    """Return a torctl log of circuits, streams, guards and timeouts, all mixed."""
+    relays = [f"${index:040X}" + random.choice(["", f"~r{index}"]) for index in range(4)]
+    now = 1795305600.0
+    text = ""
+    circuits: dict[int, tuple[str, list[str]]] = {}
+    streams: dict[int, str] = {}
+    for number in range(1, random.randrange(5, 60)):
+        now += random.choice([0, 0.004, 0.01, 1.5])
+        stamp = f"2026-11-22 00:00:00 {now:.{decimals}f}"
+        kind = random.choice(["circuit", "circuit", "stream", "stream", "guard", "timeout"])
+        if kind == "guard":
+            status = random.choice(["NEW", "UP", "UP", "DOWN", "DROPPED", "BAD", "GOOD_L2"])
+            event = f"GUARD ENTRY ${random.randrange(3):040X}~guard {status}"
+        elif kind == "timeout":
+            event = (
+                f"BUILDTIMEOUT_SET {random.choice(['COMPUTED', 'RESET', 'SUSPENDED'])} "
+                f"TOTAL_TIMES=7 TIMEOUT_MS={random.randrange(9999)} XM=225 ALPHA=2.060204 "
+                "CUTOFF_QUANTILE=0.800000 TIMEOUT_RATE=0.009804 CLOSE_MS=60000 CLOSE_RATE=0.0"
+            )
+        elif kind == "circuit":
+            event = _circuit_event(random, number, relays, circuits)
+        else:
+            event = _stream_event(random, number, streams)
+        text += f"{stamp} 650 {event}\r\n"
+    return text
+
+
+def _circuit_event(
+    random: Random, number: int, relays: list[str], circuits: dict[int, tuple[str, list[str]]]
+) -> str:
+    if not circuits or random.random() < 0.3:
+        purpose = random.choice(["GENERAL", "HS_CLIENT_REND", "CONFLUX_UNLINKED"])
+        circuits[number] = purpose, []
+        began = random.choice(["LAUNCHED", "LAUNCHED", "BUILT $" + "F" * 40])
+        if began != "LAUNCHED":
+            circuits[number][1].append("$" + "F" * 40)
+        return f"CIRC {number} {began} PURPOSE={purpose}{_state_of(purpose)}"
+    number = random.choice(list(circuits))
+    purpose, path = circuits[number]
+    status = random.choice(["EXTENDED", "EXTENDED", "BUILT", "CLOSED", "FAILED", "minor"])
+    if status == "minor":
+        old, purpose = purpose, random.choice([purpose, "HS_VANGUARDS", "HS_CLIENT_INTRO"])
+        circuits[number] = purpose, path
+        change = random.choice(["PURPOSE_CHANGED", "CANNIBALIZED"])
+        words = f"CIRC_MINOR {number} {change}{_path_of(path)} PURPOSE={purpose}"
+        return f"{words}{_state_of(purpose)} OLD_PURPOSE={old}"
+    if status == "EXTENDED":
+        path.append(random.choice(relays))
+    words = f"CIRC {number} {status}{_path_of(path)} PURPOSE={purpose}{_state_of(purpose)}"
+    if status in {"CLOSED", "FAILED"}:
+        del circuits[number]
+        words += " REASON=" + random.choice(["TIMEOUT", "FINISHED", "DESTROYED REMOTE_REASON=NONE"])
+    return words
+
+
+def _path_of(path: list[str]) -> str:
+    return f" {','.join(path)}" if path else ""
+
+
+def _state_of(purpose: str) -> str:
+    is_hidden = purpose in {"HS_CLIENT_REND", "HS_CLIENT_INTRO"}
+    return " HS_STATE=HSCR_CONNECTING REND_QUERY=abcdefgh" if is_hidden else ""
+
+
+def _stream_event(random: Random, number: int, streams: dict[int, str]) -> str:
+    if not streams or random.random() < 0.3:
+        streams[number] = random.choice(["192.0.2.7:80", "abcdefgh.onion:80", "[2001:db8::1]:80"])
+        new = random.choice(["NEW 0", "NEWRESOLVE 0", "SENTCONNECT 7"])
+        source = "" if new.startswith("SENT") else " SOURCE_ADDR=127.0.0.1:5000 PURPOSE=USER"
+        return f"STREAM {number} {new} {streams[number]}{source}"
+    number = random.choice(list(streams))
+    target = streams[number]
+    circuit = random.choice([0, 4, 5])
+    status = random.choice(
+        ["SENTCONNECT", "SUCCEEDED", "DETACHED", "XOFF_RECV", "CLOSED", "FAILED"]
+    )
+    if status in {"CLOSED", "FAILED"}:
+        del streams[number]
+    reason = {
+        "CLOSED": " REASON=END REMOTE_REASON=DONE",
+        "FAILED": random.choice([" REASON=TIMEOUT", " REASON=END REMOTE_REASON=MISC"]),
+        "DETACHED": " REASON=TIMEOUT",
+    }.get(status, "")
+    return f"STREAM {number} {status} {circuit} {target}{reason}"
 
 
 def test_a_stored_database_gives_the_same_numbers(fixtures: Path, tmp_path: Path) -> None:
