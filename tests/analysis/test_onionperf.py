@@ -12,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import database, onionperf, pipeline, source, torctl, validation
-from tests.analysis import onionperf_rules
+from perfmeasure.analysis import (
+    database,
+    onionperf,
+    pipeline,
+    records,
+    rows,
+    source,
+    torctl,
+    validation,
+)
+from tests.analysis import downstream, onionperf_rules
 
 if TYPE_CHECKING:
     from perfmeasure.analysis.source import Input
@@ -243,3 +252,30 @@ def test_a_relay_without_a_time_is_not_given_one(fixtures: Path) -> None:
     circuits = onionperf.written(document, "3.1", losses)["data"]["n"]["tor"]["circuits"]
     assert "16" not in circuits
     assert losses["circuits with a relay whose time was not seen"] == 1
+
+
+@pytest.mark.parametrize("version", onionperf.VERSIONS)
+@pytest.mark.parametrize("name", ["onionperf-run", "torctl", *SAMPLES])
+def test_what_the_fields_programs_read(fixtures: Path, name: str, version: str) -> None:
+    place = (
+        fixtures / name if (fixtures / name).is_dir() else fixtures / "tgen" / f"{name}.tgen.log"
+    )
+    document = pipeline.analyze([place], nickname="n")
+    # Only what these versions hold: their readers see no circuit that was open at the end.
+    tor = document["data"]["n"].get("tor", {"circuits": {}})
+    tor["circuits"] = {n: c for n, c in tor["circuits"].items() if records.is_whole_circuit(c)}
+    written = jsonio.loads(jsonio.canonical(onionperf.written(document, version, Counter())), "db")
+    found = downstream.visualize_rows(written, "n")
+    expected = {}
+    for row in rows.rows(document, Counter()):
+        transfer = document["data"]["n"]["tgen"]["transfers"][row["id"]]
+        if version >= "3":
+            end, local = transfer["unix_ts_end"], transfer["transport_info"]
+            keys = (transfer["stream_info"]["id"], local["fd"], local["local"], local["remote"])
+            row["id"] = ":".join(keys)
+            assert end == written["data"]["n"]["tgen"]["streams"][row["id"]]["unix_ts_end"]
+        expected[row["id"]] = {name: value for name, value in row.items() if value is not None}
+    assert found == expected
+    if version < "4":
+        whole = tor["circuits"].values()
+        assert downstream.collector_reads(written) == len(list(whole))
