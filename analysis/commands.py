@@ -134,11 +134,20 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
     "paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 def validate_command(paths: tuple[Path, ...]) -> None:
-    """Check databases against their schema."""
+    """Check databases against their schema, and name each fault by its full path.
+
+    Each FILE is one of perfmeasure, or of OnionPerf, any version, plain or compressed. Exits with
+    4 when one of them is not as it should be.
+    """
     invalid = 0
     for path in paths:
-        document = database.load(path)
-        kind = validation.kind_of(document, str(path))
+        try:
+            document = database.load(path)
+            kind = validation.kind_of(document, str(path))
+        except InputError as error:
+            click.echo(str(error), err=True)
+            invalid += 1
+            continue
         faults = list(itertools.islice(validation.errors(document, str(path)), _FAULTS_SHOWN + 1))
         if not faults:
             click.echo(f"{path}: valid {kind}")
@@ -149,4 +158,5 @@ def validate_command(paths: tuple[Path, ...]) -> None:
         if len(faults) > _FAULTS_SHOWN:
             click.echo(f"{path}: and more", err=True)
     if invalid:
-        raise InputError("validate", f"{invalid} of {len(paths)} files do not follow their schema")
+        said = f"{invalid} of {len(paths)} files do not follow their schema"
+        raise InputError("validate", said)

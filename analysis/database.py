@@ -327,8 +327,10 @@ def save_bytes(data: bytes, path: Path) -> None:
         finally:
             os.close(folder)
     except OSError as error:
+        has_folder = path.parent.is_dir()
         raise PerfmeasureError(
             str(path),
             f"cannot be written ({error.strerror})",
-            next_step="free some space, or write elsewhere with -o",
+            next_step=("free some space" if has_folder else "make its folder")
+            + ", or write elsewhere with -o",
         ) from error

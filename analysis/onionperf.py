@@ -42,6 +42,8 @@ TRANSFER_FIELDS = (
 """The fields of a transfer in 1.0 and 2.0."""
 SUMMARIES = ("bandwidth_summary", "circuits_summary", "streams_summary")
 """The summaries of tor in 1.0 and 2.0."""
+TRANSFERS_SUMMARY = ("time_to_first_byte", "time_to_last_byte", "errors")
+"""The summary of transfers in 1.0 and 2.0."""
 _ELAPSED_OF_OTHER_DIRECTION = (
     "payload_bytes_recv", "payload_bytes_send", "payload_progress_recv", "payload_progress_send",
 )  # fmt: skip
@@ -127,14 +129,14 @@ def _old_node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> di
     written_node: dict[str, Any] = {"measurement_ip": node["measurement_ip"]}
     if "tgen" in node:
         transfers = dict(_kept(node, losses))
-        summary = dict(node["tgen"]["transfers_summary"])
-        del summary["links"]
+        summary = node["tgen"]["transfers_summary"]
         if any(transfer.get("filtered_out") for transfer in node["tgen"]["transfers"].values()):
             summary = transfers_summary(transfers)
-            del summary["links"]
         written_node["tgen"] = {
             "transfers": {name: _old_transfer(transfer) for name, transfer in transfers.items()},
-            "transfers_summary": summary,
+            "transfers_summary": {
+                field: summary[field] for field in TRANSFERS_SUMMARY if field in summary
+            },
         }
     # Always there: visualize wants it.
     tor = node.get("tor", {})

@@ -34,7 +34,7 @@ def tor_of(text: str) -> dict[str, Any]:
     events = events_of(text)
     circuits = {int(e.id) for _, e in events if e.type in {"CIRC", "CIRC_MINOR"}}
     streams = {int(e.id) for _, e in events if e.type == "STREAM"}
-    found = {
+    found: dict[str, Any] = {
         "circuits": {str(n): _circuit(n, events) for n in sorted(circuits)},
         "streams": {str(n): _stream(n, events) for n in sorted(streams)},
         "guards": _guards(events),

@@ -209,6 +209,8 @@ def test_every_version_follows_its_schema(fixtures: Path, version: str) -> None:
     for node in written["data"].values():
         assert ("guards" in node["tor"]) == (version == "3.1")
         assert ("bandwidth_summary" in node["tor"]) == (version < "3")
+        if version < "3" and "tgen" in node:
+            assert set(node["tgen"]["transfers_summary"]) == set(onionperf.TRANSFERS_SUMMARY)
         for circuit in node["tor"]["circuits"].values():
             assert ("filtered_out" in circuit) == (version in {"3.1", "4.0"})
             assert ("cbt_set" in circuit) == (version == "3.1")
