@@ -44,6 +44,10 @@ SUMMARIES = ("bandwidth_summary", "circuits_summary", "streams_summary")
 """The summaries of tor in 1.0 and 2.0."""
 TRANSFERS_SUMMARY = ("time_to_first_byte", "time_to_last_byte", "errors")
 """The summary of transfers in 1.0 and 2.0."""
+_NO_TOR: dict[str, Any] = {
+    "circuits_summary": {"buildtimes": [], "lifetimes": []},
+    "streams_summary": {"lifetimes": {}},
+}
 _ELAPSED_OF_OTHER_DIRECTION = (
     "payload_bytes_recv", "payload_bytes_send", "payload_progress_recv", "payload_progress_send",
 )  # fmt: skip
@@ -138,8 +142,7 @@ def _old_node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> di
                 field: summary[field] for field in TRANSFERS_SUMMARY if field in summary
             },
         }
-    # Always there: visualize wants it.
-    tor = node.get("tor", {})
+    tor = node.get("tor", _NO_TOR)  # visualize wants one
     written_node["tor"] = _tor(tor, version, losses)
     written_node["tor"].update({field: tor[field] for field in SUMMARIES if field in tor})
     return written_node
