@@ -1,4 +1,4 @@
-"""What OnionPerf 3.1 makes of a torctl log, worked out the slow way: stem takes each event apart.
+"""What OnionPerf 3.1 makes of a log, worked out the slow way; stem takes tor's events apart.
 
 An independent statement of its rules, to compare with; only for logs in which no number of a
 circuit or stream comes again.
@@ -6,11 +6,14 @@ circuit or stream comes again.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from stem.response import ControlMessage, convert
 
 _HS = {"HS_CLIENT_INTRO", "HS_CLIENT_REND", "HS_SERVICE_INTRO", "HS_SERVICE_REND"}
+_BYTES: list[float] = [10240, 20480, 51200, 102400, 204800, 512000, 1048576, 2097152, 5242880]
+_DECILES = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 _GUARD_TIMES = ("new", "up", "down", "dropped")
 
 
@@ -146,3 +149,61 @@ def _guards(events: list[tuple[float, Any]]) -> list[dict[str, Any]]:
         if str(e.status).lower() in _GUARD_TIMES:
             known[0].setdefault(f"{e.status.lower()}_ts", ts)
     return guards
+
+
+def streams_of(text: str) -> dict[str, Any]:
+    """Return ``tgen/streams`` of a generator's log, in which no stream comes again."""
+    seen: dict[str, list[tuple[float, dict[str, dict[str, str]]]]] = {}
+    found = {}
+    for line in text.split("\n"):
+        kind = re.search(r"\[(stream-(?:status|success|error))\]", line)
+        if not kind:
+            continue
+        parts = {
+            name: dict(pair.split("=", 1) for pair in pairs.split(","))
+            for name, pairs in re.findall(r"(transport|stream|bytes|times) \[([^]]*)\]", line)
+        }
+        end = float(line.split(" ")[2])
+        transport, stream = parts["transport"], parts["stream"]
+        name = ":".join((stream["id"], transport["fd"], transport["local"], transport["remote"]))
+        lines = seen.setdefault(name, [])
+        lines.append((end, parts))
+        if kind[1] == "stream-status":
+            continue
+        times = parts["times"]
+        start = end - (int(times["now-ts"]) - int(times["created-ts"])) / 1000000.0
+        is_error = kind[1] == "stream-error"
+        found[name] = {
+            "byte_info": parts["bytes"],
+            "stream_info": stream,
+            "time_info": times,
+            "transport_info": transport,
+            "is_complete": True,
+            "is_error": is_error,
+            "is_success": not is_error,
+            "stream_id": name,
+            "unix_ts_start": start,
+            "unix_ts_end": end,
+        }
+        if not is_error:
+            found[name]["elapsed_seconds"] = {
+                f"payload_{what}_{way}": _marks(lines, f"payload-{what}-{way}", marks, start)
+                for what, marks in (("progress", _DECILES), ("bytes", _BYTES))
+                for way in ("recv", "send")
+            }
+    return found
+
+
+def _marks(
+    lines: list[tuple[float, dict[str, dict[str, str]]]], key: str, marks: list[float], start: float
+) -> dict[str, float]:
+    """Return when each mark was reached or passed, by the first line that says so."""
+    reached = {}
+    for mark in marks:
+        for ts, parts in lines:
+            value = parts["bytes"][key]
+            is_percent = value.endswith("%")
+            if value != "?" and float(value.rstrip("%")) / (100 if is_percent else 1) >= mark:
+                reached[str(mark)] = round(ts - start, 6)
+                break
+    return reached

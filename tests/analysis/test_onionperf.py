@@ -22,6 +22,7 @@ from perfmeasure.analysis import (
     torctl,
     validation,
 )
+from perfmeasure.units import log_stamp
 from tests.analysis import downstream, onionperf_rules
 
 if TYPE_CHECKING:
@@ -73,6 +74,126 @@ def test_made_up_control_ports_by_the_rules(
     path = tmp_path_factory.getbasetemp() / "x.torctl.log"
     path.write_text(text, newline="")
     assert tor_of(source.find([path])[0]) == onionperf_rules.tor_of(text)
+
+
+_STEPS = (
+    "socket-create", "socket-connect", "proxy-init", "proxy-choice", "proxy-request",
+    "proxy-response", "command", "response", "first-byte-recv", "last-byte-recv", "checksum-recv",
+    "first-byte-send", "last-byte-send", "checksum-send",
+)  # fmt: skip
+_ENDS_OF_STREAMS = [
+    # kind of line, error of the transport, its state, error of the stream
+    ("success", "NONE", "SUCCESS_EOF", "NONE"),
+    ("success", "NONE", "SUCCESS_OPEN", "NONE"),
+    ("error", "STATUS", "ERROR", "PROXY"),
+    ("error", "CONNECT", "ERROR", "PROXY"),
+    ("error", "AUTH", "ERROR", "PROXY"),
+    ("error", "VERSION", "ERROR", "PROXY"),
+    ("error", "STALLOUT", "RESPONSE_STATUS", "PROXY"),
+    ("error", "TIMEOUT", "RESPONSE_STATUS", "PROXY"),
+    *(
+        ("error", "NONE", "SUCCESS_OPEN", error)
+        for error in (
+            "AUTH",
+            "HEADER",
+            "CHECKSUM",
+            "READ",
+            "WRITEEOF",
+            "TIMEOUT",
+            "STALLOUT",
+            "MISC",
+        )
+    ),
+]
+
+
+@given(st.randoms(use_true_random=False), st.booleans())
+def test_made_up_generators_by_the_rules(
+    tmp_path_factory: pytest.TempPathFactory, random: Random, is_packed: bool
+) -> None:
+    text = made_up_generator(random)
+    path = tmp_path_factory.getbasetemp() / "x.tgen.log"
+    path.write_bytes(lzma.compress(text.encode()) if is_packed else text.encode())
+    document = pipeline.analyze([path])
+    assert [log["lines"]["rejected"] for log in document["meta"]["inputs"]] == [{}]
+    node = onionperf.to_3_1(document)["data"]["op-nl"]
+    assert node["tgen"]["streams"] == onionperf_rules.streams_of(text)
+
+
+def made_up_generator(random: Random) -> str:
+    """Return a generator's log of some days, with streams of every outcome side by side."""
+    lines = []
+    for number in range(random.randrange(1, 12)):
+        start = 1795305600.0 + random.randrange(3) * 86400 + random.random() * 20
+        remote = random.choice(["example.com:192.0.2.7:443", "abcdefgh.onion:0.0.0.0:8080"])
+        proxy = random.choice(["localhost:127.0.0.1:9050", "NULL:0.0.0.0:0"])
+        transport = (
+            f"fd={random.randrange(5, 9)},local=localhost:127.0.0.1:{40000 + number},"
+            f"proxy={proxy},remote={remote}"
+        )
+        sizes = random.choice([(0, 5242880), (0, 1048576), (1048576, 0), (51200, 51200), (0, 0)])
+        vertex = random.choice(["stream", "stream5m"])
+        stream = (
+            f"id={number},vertexid={vertex},name=op-nl,peername=(null),sendsize={sizes[0]},"
+            f"recvsize={sizes[1]},sendstate=SEND_SUCCESS,recvstate=RECV_SUCCESS"
+        )
+        moved = [0, 0]
+        now = start
+        for _ in range(random.randrange(6)):
+            now += 0.001 + random.random()
+            moved = [
+                m + random.randrange(1 + (s or 9999999) - m)
+                for m, s in zip(moved, sizes, strict=True)
+            ]
+            if sizes != (0, 0):
+                moved = [min(m, s) for m, s in zip(moved, sizes, strict=True)]
+            lines.append(
+                (
+                    now,
+                    "stream-status",
+                    transport,
+                    "SUCCESS_OPEN,error=NONE",
+                    stream,
+                    "NONE",
+                    moved,
+                    sizes,
+                    "",
+                )
+            )
+        if random.random() < 0.2:
+            continue  # it goes on when the log ends
+        kind, transport_error, state, error = random.choice(_ENDS_OF_STREAMS)
+        now += 0.001 + random.random()
+        created = random.randrange(10**9, 10**10)
+        lived = round((now - start) * 1e6) + random.randrange(5)
+        steps = ",".join(
+            f"usecs-to-{step}={random.choice([-1, random.randrange(lived + 1)])}" for step in _STEPS
+        )
+        times = f" times [created-ts={created},{steps},now-ts={created + lived}]"
+        outcome = f"{state},error={transport_error}"
+        lines.append(
+            (now, f"stream-{kind}", transport, outcome, stream, error, moved, sizes, times)
+        )
+    text = (
+        "2026-11-22 00:00:00 1795305600.000000 [message] [tgen-main.c:43] [_tgenmain_run] "
+        "Initializing TGen v1.1.2 running GLib v2.74.6 and IGraph v0.10.2 on host op-nl with "
+        "process id 14529\n"
+    )
+    for ts, kind, transport, outcome, stream, error, (sent, received), sizes, times in sorted(
+        lines
+    ):
+        progress = [
+            f"{100 * done / size:.2f}%" if size else random.choice(["?", "100.00%"])
+            for done, size in ((received, sizes[1]), (sent, sizes[0]))
+        ]
+        text += (
+            f"{log_stamp(ts)} [message] [tgen-stream.c:1721] [_tgenstream_log] [{kind}] transport "
+            f"[{transport},state={outcome}] stream [{stream},error={error}] bytes "
+            f"[total-bytes-recv={received + 99},total-bytes-send={sent + 99},"
+            f"payload-bytes-recv={received},payload-bytes-send={sent},"
+            f"payload-progress-recv={progress[0]},payload-progress-send={progress[1]}]{times}\n"
+        )
+    return text
 
 
 def tor_of(log: Input) -> dict[str, Any]:
