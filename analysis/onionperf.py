@@ -8,9 +8,10 @@ numbers of the generator are text, as in its log. What a version cannot hold is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from perfmeasure.analysis import filters
 from perfmeasure.analysis.records import (
     in_order,
     is_whole_circuit,
@@ -73,13 +74,18 @@ def written(database: Mapping[str, Any], version: str, losses: Counter[str]) -> 
         version: one of `VERSIONS`.
         losses: counts what the version cannot hold, by what it is.
     """
-    node_of: Callable[[Mapping[str, Any], str, Counter[str]], dict[str, Any]]
-    node_of = _old_node if version < "3" else _node
+    data = {}
+    for name, node in database["data"].items():
+        kept = _kept(database, node, version, losses)
+        if version < "3":
+            data[name] = _old_node(node, kept, version, losses)
+        else:
+            data[name] = _node(node, kept, version, losses)
     document: dict[str, Any] = {
         "type": "onionperf",
         # The first version was a JSON number, all later ones are text.
         "version": 1.0 if version == "1.0" else version,
-        "data": {name: node_of(node, version, losses) for name, node in database["data"].items()},
+        "data": data,
     }
     if circuit_filters := database.get("filters", {}).get("tor/circuits"):
         if version in _MARKED:
@@ -94,21 +100,36 @@ def written(database: Mapping[str, Any], version: str, losses: Counter[str]) -> 
     return document
 
 
-def _kept(node: Mapping[str, Any], losses: Counter[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the transfers with an outcome that no filter took out, in order of their start."""
+def _kept(
+    database: Mapping[str, Any], node: Mapping[str, Any], version: str, losses: Counter[str]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the transfers with an outcome that no filter took out, in order of their start.
+
+    Where circuits are marked, that is left to the marks.
+    """
+    kept = {}
     for name, transfer in in_order(node.get("tgen", {}).get("transfers", {})):
+        is_out = transfer.get("filtered_out", False)
+        if version not in _MARKED:
+            is_out = not filters.is_kept(database, node, transfer)
         if not transfer["is_complete"]:
             losses["transfers that had not ended"] += 1
-        elif transfer.get("filtered_out"):
+        elif is_out:
             losses["transfers that were filtered out"] += 1
         else:
-            yield name, transfer
+            kept[name] = transfer
+    return kept
 
 
-def _node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+def _node(
+    node: Mapping[str, Any],
+    kept: Mapping[str, Mapping[str, Any]],
+    version: str,
+    losses: Counter[str],
+) -> dict[str, Any]:
     streams: dict[str, Any] = {}
     counts: Counter[str] = Counter()
-    for _, transfer in _kept(node, losses):
+    for transfer in kept.values():
         if "time_info" not in transfer:
             losses["transfers without the generator's own line"] += 1
             continue
@@ -129,15 +150,20 @@ def _node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[s
     }
 
 
-def _old_node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+def _old_node(
+    node: Mapping[str, Any],
+    kept: Mapping[str, Mapping[str, Any]],
+    version: str,
+    losses: Counter[str],
+) -> dict[str, Any]:
     written_node: dict[str, Any] = {"measurement_ip": node["measurement_ip"]}
     if "tgen" in node:
-        transfers = dict(_kept(node, losses))
+        ended = [t for t in node["tgen"]["transfers"].values() if t["is_complete"]]
         summary = node["tgen"]["transfers_summary"]
-        if any(transfer.get("filtered_out") for transfer in node["tgen"]["transfers"].values()):
-            summary = transfers_summary(transfers)
+        if len(kept) < len(ended):
+            summary = transfers_summary(kept)
         written_node["tgen"] = {
-            "transfers": {name: _old_transfer(transfer) for name, transfer in transfers.items()},
+            "transfers": {name: _old_transfer(transfer) for name, transfer in kept.items()},
             "transfers_summary": {
                 field: summary[field] for field in TRANSFERS_SUMMARY if field in summary
             },

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from perfmeasure import jsonio
 from perfmeasure.analysis import (
     database,
+    filters,
     onionperf,
     pipeline,
     records,
@@ -351,21 +352,36 @@ def test_a_transfer_of_the_seed(fixtures: Path) -> None:
 def test_what_a_version_cannot_hold_is_counted(fixtures: Path) -> None:
     document = pipeline.analyze([fixtures / "tgen/client-socks-success.tgen.log"])
     first, *_ = document["data"]["vm"]["tgen"]["transfers"].values()
-    document["filters"] = {"tor/circuits": [{"name": "exits", "value": "x"}]}
     first["filtered_out"] = True
     losses: Counter[str] = Counter()
     old = onionperf.written(document, "2.0", losses)["data"]["vm"]["tgen"]
-    assert losses == {"transfers that were filtered out": 1, "filters of circuits": 1}
+    assert losses == {"transfers that were filtered out": 1}
     assert first["transfer_id"] not in old["transfers"]
     count = sum(len(v) for by in old["transfers_summary"]["errors"].values() for v in by.values())
     for by_second in old["transfers_summary"]["time_to_last_byte"].values():
         count += sum(map(len, by_second.values()))
     assert count == len(old["transfers"])
     del first["filtered_out"], first["time_info"]
+    document["filters"] = {"tor/circuits": [{"name": "exits", "value": "x"}]}
+    losses.clear()
+    onionperf.written(document, "2.0", losses)
+    # Of none the circuit is known: they cannot be said to pass.
+    assert losses == {"transfers that were filtered out": 3, "filters of circuits": 1}
     losses.clear()
     newer = onionperf.written(document, "3.1", losses)
     assert losses == {"transfers without the generator's own line": 1}
     assert newer["filters"] == {"tor/circuits": [{"name": "exits"}]}
+
+
+def test_what_a_filter_of_circuits_took_out(fixtures: Path, tmp_path: Path) -> None:
+    document = pipeline.analyze([fixtures / "onionperf-run"], nickname="n")
+    relays = tmp_path / "relays"
+    relays.write_text("18C349E710AB0C714624C02528B0848DE6726302\n")
+    marked = filters.apply(document, filters.Filter(exclude=relays, guards=True))
+    for version in onionperf.VERSIONS:
+        tgen = onionperf.written(marked, version, Counter())["data"]["n"]["tgen"]
+        counts = {len(part) for name, part in tgen.items() if name != "transfers_summary"}
+        assert counts == {12 if version in {"3.1", "4.0"} else 10}, version
 
 
 def test_a_relay_without_a_time_is_not_given_one(fixtures: Path) -> None:
