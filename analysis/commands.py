@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from perfmeasure.analysis import conversion, database, pipeline, statistics, validation
+from perfmeasure.analysis import conversion, database, pipeline, source, statistics, validation
 from perfmeasure.analysis.geoip import CountryTable
-from perfmeasure.errors import InputError
+from perfmeasure.analysis.source import Kind
+from perfmeasure.errors import InputError, UsageError
 from perfmeasure.units import format_bytes
 
 _FAULTS_SHOWN = 20
+_NICKNAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
 @click.command("analyze")
@@ -61,6 +64,12 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
     Each PATH is a log of TGen or of Tor's control port, a folder with such logs in it (a
     measurement's --prefix, or many of them), or - for standard input; plain or compressed.
     """
+    if nickname is not None and not _NICKNAME.match(nickname):
+        wanted = "letters, digits, dashes, dots and underscores"
+        raise UsageError("--nickname", f"{nickname!r} cannot be a key", wanted)
+    if output.is_file() and source.find([output])[0].kind in {Kind.TGEN, Kind.TORCTL}:
+        wanted = "another name: what was measured is not overwritten"
+        raise UsageError(str(output), "is a log", wanted)
     document = pipeline.analyze(
         paths,
         nickname=nickname,

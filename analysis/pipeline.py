@@ -98,7 +98,7 @@ def _day(date: str) -> tuple[float, float]:
     try:
         begin = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
     except ValueError as error:
-        raise UsageError("date", f"{date!r} is not a day", "YYYY-MM-DD") from error
+        raise UsageError("--date", f"{date!r} is not a day", "YYYY-MM-DD") from error
     return begin, begin + _DAY_SECONDS
 
 

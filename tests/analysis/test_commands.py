@@ -3,12 +3,13 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+import pytest
 from click.testing import CliRunner
 
 from perfmeasure.analysis import database, merge, pipeline, validation
 from perfmeasure.analysis.commands import analyze_command, validate_command
 from perfmeasure.analysis.geoip import CountryTable
-from perfmeasure.errors import InputError
+from perfmeasure.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +76,29 @@ def test_what_has_no_country_is_counted(tmp_path: Path, lines: type[Lines]) -> N
     merged = merge.merge([document, {**document, "data": {"m": document["data"]["n"]}}])
     assert set(merged["meta"]["geoip"]) == {"tables"}
     assert list(validation.errors(merged, "db")) == []
+
+
+def test_a_log_is_never_overwritten(tmp_path: Path, lines: type[Lines]) -> None:
+    log = tmp_path / "x.tgen.log"
+    log.write_text(lines.initializing(0) + lines.outcome(1, 2, 0, 5000))
+    before = log.read_bytes()
+    for _ in range(2):
+        ran = CliRunner().invoke(analyze_command, [str(tmp_path), "-o", str(log)])
+        assert isinstance(ran.exception, UsageError)
+        assert log.read_bytes() == before
+    output = tmp_path / "db.json"
+    for _ in range(2):  # an earlier database is
+        ran = CliRunner().invoke(analyze_command, [str(tmp_path), "-o", str(output)])
+        assert ran.exit_code == 0, ran.output
+
+
+@pytest.mark.parametrize("nickname", ["", "a b", "../x", "a/b"])
+def test_a_nickname_that_is_none(fixtures: Path, tmp_path: Path, nickname: str) -> None:
+    log = fixtures / "tgen/client-direct-success.tgen.log"
+    output = tmp_path / "db.json"
+    ran = CliRunner().invoke(analyze_command, [str(log), "-o", str(output), "-n", nickname])
+    assert isinstance(ran.exception, UsageError)
+    assert not output.exists()
 
 
 def test_another_format(fixtures: Path, tmp_path: Path) -> None:
