@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from perfmeasure.analysis import conversion, database, pipeline, statistics, validation
-from perfmeasure.errors import InputError
+from perfmeasure.analysis import conversion, database, pipeline, source, statistics, validation
+from perfmeasure.analysis.geoip import CountryTable
+from perfmeasure.analysis.source import Kind
+from perfmeasure.errors import InputError, UsageError
 from perfmeasure.units import format_bytes
 
 _FAULTS_SHOWN = 20
+_NICKNAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
 @click.command("analyze")
@@ -31,6 +35,14 @@ _FAULTS_SHOWN = 20
 @click.option("-a", "--address", help="Address that the measurement was made from.")
 @click.option("-d", "--date", metavar="YYYY-MM-DD", help="Only what ended on that UTC day.")
 @click.option(
+    "--geoip",
+    "tables",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Table of the countries of addresses, for guards, such as tor's geoip; may be repeated.",
+)
+@click.option(
     "--format",
     "format_name",
     type=click.Choice(conversion.DATABASES),
@@ -44,6 +56,7 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
     nickname: str | None,
     address: str | None,
     date: str | None,
+    tables: tuple[Path, ...],
     format_name: str,
 ) -> None:
     """Turn logs into a database.
@@ -51,7 +64,19 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
     Each PATH is a log of TGen or of Tor's control port, a folder with such logs in it (a
     measurement's --prefix, or many of them), or - for standard input; plain or compressed.
     """
-    document = pipeline.analyze(paths, nickname=nickname, measurement_ip=address, date=date)
+    if nickname is not None and not _NICKNAME.match(nickname):
+        wanted = "letters, digits, dashes, dots and underscores"
+        raise UsageError("--nickname", f"{nickname!r} cannot be a key", wanted)
+    if output.is_file() and source.find([output])[0].kind in {Kind.TGEN, Kind.TORCTL}:
+        wanted = "another name: what was measured is not overwritten"
+        raise UsageError(str(output), "is a log", wanted)
+    document = pipeline.analyze(
+        paths,
+        nickname=nickname,
+        measurement_ip=address,
+        date=date,
+        geoip=[CountryTable(path) for path in tables],
+    )
     for line in itertools.chain(_input_lines(document), _result_lines(document)):
         click.echo(line, err=True)
     losses: Counter[str] = Counter()
@@ -102,7 +127,15 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
         steps = document["meta"]["sources"].get(nickname, {}).get("clock_steps", [])
         if steps:
             said.append(f"{nickname}: the clock was set {len(steps)} times (meta.sources)")
-    return said or ["no client's log among these: no transfers"]
+    said = said or ["no client's log among these: no transfers"]
+    if geoip := document["meta"].get("geoip"):
+        guards = geoip["guards"]
+        said.append(
+            f"country of {guards['with_country']} of {sum(guards.values())} guards found: "
+            f"{guards['without_address']} without an address in the logs, "
+            f"{guards['not_in_tables']} not in the tables"
+        )
+    return said
 
 
 @click.command("validate")
@@ -110,11 +143,20 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
     "paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 def validate_command(paths: tuple[Path, ...]) -> None:
-    """Check databases against their schema."""
+    """Check databases against their schema, and name each fault by its full path.
+
+    Each FILE is one of perfmeasure, or of OnionPerf, any version, plain or compressed. Exits with
+    4 when one of them is not as it should be.
+    """
     invalid = 0
     for path in paths:
-        document = database.load(path)
-        kind = validation.kind_of(document, str(path))
+        try:
+            document = database.load(path)
+            kind = validation.kind_of(document, str(path))
+        except InputError as error:
+            click.echo(str(error), err=True)
+            invalid += 1
+            continue
         faults = list(itertools.islice(validation.errors(document, str(path)), _FAULTS_SHOWN + 1))
         if not faults:
             click.echo(f"{path}: valid {kind}")
@@ -125,4 +167,5 @@ def validate_command(paths: tuple[Path, ...]) -> None:
         if len(faults) > _FAULTS_SHOWN:
             click.echo(f"{path}: and more", err=True)
     if invalid:
-        raise InputError("validate", f"{invalid} of {len(paths)} files do not follow their schema")
+        said = f"{invalid} of {len(paths)} files do not follow their schema"
+        raise InputError("validate", said)

@@ -109,7 +109,11 @@ def convert_command(
         _say(str(path), "not carried over", losses)
     document = merge.merge(documents)
     if first or last:
+        before = _transfer_counts(document)
         document = period.cut(document, first, last)
+        for nickname, count in _transfer_counts(document).items():
+            said = f"{nickname}: {count} of {before[nickname]} transfers ended on these days"
+            click.echo(said, err=True)
     losses = Counter()
     if format_name == _TORPERF:
         names = _save_folder(torperf.files(document, losses), output)
@@ -122,6 +126,13 @@ def convert_command(
         said = format_bytes(output.stat().st_size)
     _say(str(output), f"{format_name} cannot hold", losses)
     click.echo(f"wrote {output} ({format_name}, {said})", err=True)
+
+
+def _transfer_counts(document: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        nickname: len(node.get("tgen", {}).get("transfers", ()))
+        for nickname, node in document["data"].items()
+    }
 
 
 def _save_folder(files: Mapping[str, bytes], folder: Path) -> int:
@@ -159,19 +170,19 @@ def _size(context: click.Context, parameter: click.Parameter, text: str | None) 
     "--include-fingerprints",
     "include",
     type=click.Path(path_type=Path),
-    help="File of fingerprints: leave out circuits with any relay that is not in it.",
+    help="File of fingerprints, one a line: leave out circuits with any relay that is not in it.",
 )
 @click.option(
     "--exclude-fingerprints",
     "exclude",
     type=click.Path(path_type=Path),
-    help="File of fingerprints: leave out circuits with any relay that is in it.",
+    help="File of fingerprints, one a line: leave out circuits with any relay that is in it.",
 )
-@click.option("--guards", is_flag=True, help="Look at the first relay of a circuit only.")
+@click.option("--guards", is_flag=True, help="Look up the first relay of a circuit only.")
 @click.option(
     "--exits",
     is_flag=True,
-    help="Look at the last relay only, of circuits without a stream to an onion service.",
+    help="Look up the last relay only; none of circuits that carried a stream to an onion service.",
 )
 @click.option(
     "--exclude-cbt",
@@ -187,8 +198,20 @@ def _size(context: click.Context, parameter: click.Parameter, text: str | None) 
 @click.option(
     "--destination", type=click.Choice(filters.DESTINATIONS), help="Only transfers to these."
 )
-@click.option("--min-size", "min_bytes", callback=_size, help="Only transfers of so much or more.")
-@click.option("--max-size", "max_bytes", callback=_size, help="Only transfers of so much or less.")
+@click.option(
+    "--min-size",
+    "min_bytes",
+    callback=_size,
+    metavar="SIZE",
+    help="Only transfers of so much or more.",
+)
+@click.option(
+    "--max-size",
+    "max_bytes",
+    callback=_size,
+    metavar="SIZE",
+    help="Only transfers of so much or less.",
+)
 @click.option("--outcome", type=click.Choice(filters.OUTCOMES), help="Only transfers with it.")
 def filter_command(path: Path, output: Path, **asked: Any) -> None:
     """Mark what a question leaves out of a database; nothing is removed.

@@ -168,7 +168,7 @@ def _tor_record(log: TorLog, names: _Names) -> dict[str, Any]:
         },
         "circuits_summary": summaries.circuits_summary(log),
         "gaps": [_gap_record(gap) for gap in log.gaps],
-        "guards": [_guard_record(guard) for guard in log.guards],
+        "guards": [_guard_record(guard, guard.times) for guard in log.guards],
         "or_connections": {
             name: _connection_record(connection)
             for connection, name in zip(
@@ -198,7 +198,7 @@ def _circuit_record(circuit: Circuit, conflux_circuits: list[str]) -> dict[str, 
         "build_timeout": circuit.build_timeout_ms,
         "buildtime_seconds": None if circuit.built is None else circuit.built - start,
         "conflux_circuits": conflux_circuits or None,
-        "current_guards": [_guard_record(guard) for guard in circuit.current_guards] or None,
+        "current_guards": [_guard_record(*known) for known in circuit.current_guards] or None,
         "failure_reason_local": circuit.failure_reason_local or None,
         "failure_reason_remote": circuit.failure_reason_remote or None,
         "path": [[hop] if ts is None else [hop, ts - start] for hop, ts in circuit.path] or None,
@@ -237,8 +237,9 @@ def _gap_record(gap: Gap) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _guard_record(guard: Guard) -> dict[str, Any]:
-    return {"fingerprint": guard.fingerprint, "nickname": guard.nickname, **guard.times}
+def _guard_record(guard: Guard, times: dict[str, float]) -> dict[str, Any]:
+    record = {"fingerprint": guard.fingerprint, "nickname": guard.nickname, **times}
+    return {**record, "country": guard.country} if guard.country else record
 
 
 def _connection_record(connection: Connection) -> dict[str, Any]:
@@ -326,8 +327,10 @@ def save_bytes(data: bytes, path: Path) -> None:
         finally:
             os.close(folder)
     except OSError as error:
+        has_folder = path.parent.is_dir()
         raise PerfmeasureError(
             str(path),
             f"cannot be written ({error.strerror})",
-            next_step="free some space, or write elsewhere with -o",
+            next_step=("free some space" if has_folder else "make its folder")
+            + ", or write elsewhere with -o",
         ) from error

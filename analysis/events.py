@@ -85,6 +85,13 @@ class ConnectionEvent(NamedTuple):
     status: str
 
 
+class RelayStatus(NamedTuple):
+    """A line ``r`` of a network status. ``identity`` is the fingerprint in base64."""
+
+    identity: str
+    address: str
+
+
 class BuildTimeoutEvent(NamedTuple):
     """BUILDTIMEOUT_SET. ``kind`` is COMPUTED, RESET, SUSPENDED, DISCARD or RESUME."""
 
@@ -146,6 +153,8 @@ def circuit(text: str, name: str) -> CircuitEvent:
         path = words[2].split(",")
         if not all(HOP.match(hop) for hop in path):
             raise RejectedError(f"{name} with a path that is none")
+        if "=" in words[2]:
+            path = [hop.replace("=", "~") for hop in path]
     values = _values(words[3 if path else 2 :])
     if "TIME_CREATED" in values and not _TIME_CREATED.match(values["TIME_CREATED"]):
         raise RejectedError(f"{name} with a TIME_CREATED that is none")
@@ -169,6 +178,14 @@ def connection(text: str) -> ConnectionEvent:
     if len(words) < 2 or words[1] not in _CONNECTION_STATUSES:
         raise RejectedError("ORCONN is cut or garbled")
     return ConnectionEvent(_values(words[2:]).get("ID", words[0]), words[0], words[1])
+
+
+def relay_status(line: bytes) -> RelayStatus | None:
+    """Read ``r NICKNAME IDENTITY [DIGEST] DATE TIME ADDRESS ORPORT DIRPORT``, None if it is not."""
+    words = line.split(b" ")
+    if words[0] != b"r" or len(words) not in {8, 9}:
+        return None
+    return RelayStatus(words[2].decode("ascii", "replace"), words[-3].decode("ascii", "replace"))
 
 
 def bandwidth(text: str) -> tuple[int, int]:

@@ -16,10 +16,11 @@ from perfmeasure.analysis import records
 from perfmeasure.analysis.period import span_of
 from perfmeasure.analysis.statistics import destination_kind
 from perfmeasure.analysis.torlog import HOP
-from perfmeasure.errors import InputError
+from perfmeasure.errors import InputError, UsageError
 
 OUTCOMES = ("success", "error", "incomplete")
 DESTINATIONS = ("exit", "onion")
+_WANTED = "fingerprints, one a line"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +83,14 @@ def fingerprints_of(path: Path) -> frozenset[str]:
     Empty lines and what follows a ``#`` are passed over.
 
     Raises:
-        InputError: the file cannot be read, or a line is no fingerprint.
+        InputError: the file cannot be read, a line is no fingerprint, or none is one.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            str(path), f"cannot be read ({error})", "fingerprints, one a line"
-        ) from error
+        lines = path.read_text("utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(str(path), f"cannot be read ({error.strerror})", _WANTED) from error
+    except UnicodeDecodeError as error:
+        raise InputError(str(path), "is no text", _WANTED) from error
     found = set()
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
@@ -99,6 +100,8 @@ def fingerprints_of(path: Path) -> frozenset[str]:
         if not match:
             raise InputError(f"{path}:{number}", f"{text!r} is no fingerprint", "40 hex digits")
         found.add(match[1].upper())
+    if not found:
+        raise InputError(str(path), "a list without a fingerprint", _WANTED)
     return frozenset(found)
 
 
@@ -107,8 +110,11 @@ def apply(document: Mapping[str, Any], asked: Filter) -> dict[str, Any]:
 
     Raises:
         InputError: a file of fingerprints cannot be used.
-        UsageError: a day is none.
+        UsageError: a day is none, or nothing can be of the size.
     """
+    if asked.max_bytes is not None and (asked.min_bytes or 0) > asked.max_bytes:
+        got = f"{asked.max_bytes} bytes are less than --min-size, {asked.min_bytes}"
+        raise UsageError("--max-size", got, "at least as much as --min-size")
     include = fingerprints_of(asked.include) if asked.include else None
     exclude = fingerprints_of(asked.exclude) if asked.exclude else frozenset()
     span = span_of(asked.first, asked.last)

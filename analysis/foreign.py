@@ -20,6 +20,7 @@ from perfmeasure.analysis.onionperf import (
     STREAM_FIELDS,
     SUMMARIES,
     TRANSFER_FIELDS,
+    TRANSFERS_SUMMARY,
     more_circuit_fields,
 )
 from perfmeasure.analysis.transfers import Begun, ended_transfer
@@ -148,12 +149,7 @@ def _node(
     # What the version itself says of these stands; only what it leaves out is ours.
     if "tgen" in found:
         found["tgen"]["transfers_summary"].update(
-            _known(
-                stored,
-                ("time_to_first_byte", "time_to_last_byte", "errors"),
-                "transfers_summary",
-                losses,
-            )
+            _known(stored, TRANSFERS_SUMMARY, "transfers_summary", losses)
         )
     if tor is not None:
         found["tor"].update({field: tor[field] for field in SUMMARIES if field in tor})

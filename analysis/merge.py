@@ -67,7 +67,7 @@ def _meta(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for nickname, said in meta["sources"].items():
             known = sources.setdefault(nickname, {})
             for what, values in said.items():
-                known[what] = sorted({*known.get(what, ()), *values})
+                known[what] = _distinct([*known.get(what, ()), *values])
     merged: dict[str, Any] = {
         "tool": "perfmeasure",
         "tool_version": perfmeasure.__version__,
@@ -78,6 +78,9 @@ def _meta(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = _distinct(meta.get(field) for meta in metas)
         if len(values) == 1 and values[0] is not None:
             merged[field] = values[0]
+    # Without the counts: they are not of the guards that stand here now.
+    if tables := _distinct(t for meta in metas for t in meta.get("geoip", {}).get("tables", ())):
+        merged["geoip"] = {"tables": tables}
     return merged
 
 

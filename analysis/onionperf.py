@@ -8,9 +8,10 @@ numbers of the generator are text, as in its log. What a version cannot hold is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from perfmeasure.analysis import filters
 from perfmeasure.analysis.records import (
     in_order,
     is_whole_circuit,
@@ -42,6 +43,12 @@ TRANSFER_FIELDS = (
 """The fields of a transfer in 1.0 and 2.0."""
 SUMMARIES = ("bandwidth_summary", "circuits_summary", "streams_summary")
 """The summaries of tor in 1.0 and 2.0."""
+TRANSFERS_SUMMARY = ("time_to_first_byte", "time_to_last_byte", "errors")
+"""The summary of transfers in 1.0 and 2.0."""
+_NO_TOR: dict[str, Any] = {
+    "circuits_summary": {"buildtimes": [], "lifetimes": []},
+    "streams_summary": {"lifetimes": {}},
+}
 _ELAPSED_OF_OTHER_DIRECTION = (
     "payload_bytes_recv", "payload_bytes_send", "payload_progress_recv", "payload_progress_send",
 )  # fmt: skip
@@ -67,13 +74,18 @@ def written(database: Mapping[str, Any], version: str, losses: Counter[str]) -> 
         version: one of `VERSIONS`.
         losses: counts what the version cannot hold, by what it is.
     """
-    node_of: Callable[[Mapping[str, Any], str, Counter[str]], dict[str, Any]]
-    node_of = _old_node if version < "3" else _node
+    data = {}
+    for name, node in database["data"].items():
+        kept = _kept(database, node, version, losses)
+        if version < "3":
+            data[name] = _old_node(node, kept, version, losses)
+        else:
+            data[name] = _node(node, kept, version, losses)
     document: dict[str, Any] = {
         "type": "onionperf",
         # The first version was a JSON number, all later ones are text.
         "version": 1.0 if version == "1.0" else version,
-        "data": {name: node_of(node, version, losses) for name, node in database["data"].items()},
+        "data": data,
     }
     if circuit_filters := database.get("filters", {}).get("tor/circuits"):
         if version in _MARKED:
@@ -88,21 +100,36 @@ def written(database: Mapping[str, Any], version: str, losses: Counter[str]) -> 
     return document
 
 
-def _kept(node: Mapping[str, Any], losses: Counter[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the transfers with an outcome that no filter took out, in order of their start."""
+def _kept(
+    database: Mapping[str, Any], node: Mapping[str, Any], version: str, losses: Counter[str]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the transfers with an outcome that no filter took out, in order of their start.
+
+    Where circuits are marked, that is left to the marks.
+    """
+    kept = {}
     for name, transfer in in_order(node.get("tgen", {}).get("transfers", {})):
+        is_out = transfer.get("filtered_out", False)
+        if version not in _MARKED:
+            is_out = not filters.is_kept(database, node, transfer)
         if not transfer["is_complete"]:
             losses["transfers that had not ended"] += 1
-        elif transfer.get("filtered_out"):
+        elif is_out:
             losses["transfers that were filtered out"] += 1
         else:
-            yield name, transfer
+            kept[name] = transfer
+    return kept
 
 
-def _node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+def _node(
+    node: Mapping[str, Any],
+    kept: Mapping[str, Mapping[str, Any]],
+    version: str,
+    losses: Counter[str],
+) -> dict[str, Any]:
     streams: dict[str, Any] = {}
     counts: Counter[str] = Counter()
-    for _, transfer in _kept(node, losses):
+    for transfer in kept.values():
         if "time_info" not in transfer:
             losses["transfers without the generator's own line"] += 1
             continue
@@ -123,24 +150,27 @@ def _node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[s
     }
 
 
-def _old_node(node: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+def _old_node(
+    node: Mapping[str, Any],
+    kept: Mapping[str, Mapping[str, Any]],
+    version: str,
+    losses: Counter[str],
+) -> dict[str, Any]:
     written_node: dict[str, Any] = {"measurement_ip": node["measurement_ip"]}
     if "tgen" in node:
-        transfers = dict(_kept(node, losses))
-        summary = dict(node["tgen"]["transfers_summary"])
-        del summary["links"]
-        if any(transfer.get("filtered_out") for transfer in node["tgen"]["transfers"].values()):
-            summary = transfers_summary(transfers)
-            del summary["links"]
+        ended = [t for t in node["tgen"]["transfers"].values() if t["is_complete"]]
+        summary = node["tgen"]["transfers_summary"]
+        if len(kept) < len(ended):
+            summary = transfers_summary(kept)
         written_node["tgen"] = {
-            "transfers": {name: _old_transfer(transfer) for name, transfer in transfers.items()},
-            "transfers_summary": summary,
+            "transfers": {name: _old_transfer(transfer) for name, transfer in kept.items()},
+            "transfers_summary": {
+                field: summary[field] for field in TRANSFERS_SUMMARY if field in summary
+            },
         }
-    if "tor" in node:
-        written_node["tor"] = _tor(node["tor"], version, losses)
-        for field in SUMMARIES:
-            if field in node["tor"]:
-                written_node["tor"][field] = node["tor"][field]
+    tor = node.get("tor", _NO_TOR)  # visualize wants one
+    written_node["tor"] = _tor(tor, version, losses)
+    written_node["tor"].update({field: tor[field] for field in SUMMARIES if field in tor})
     return written_node
 
 
@@ -177,10 +207,13 @@ def _tgen_stream(name: str, transfer: Mapping[str, Any]) -> dict[str, Any]:
 def _tor(tor: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
     circuits = {}
     for name, circuit in tor.get("circuits", {}).items():
-        if is_whole_circuit(circuit):
-            circuits[name] = _circuit(circuit, version, losses)
-        else:
+        if not is_whole_circuit(circuit):
             losses["circuits not seen from launch to end"] += 1
+        elif any(len(hop) == 1 for hop in circuit.get("path", ())):
+            # Readers of these versions want a time with each relay, and a path for each stream.
+            losses["circuits with a relay whose time was not seen"] += 1
+        else:
+            circuits[name] = _circuit(circuit, version)
     streams = {}
     for name, stream in tor.get("streams", {}).items():
         if is_whole_stream(stream):
@@ -191,13 +224,12 @@ def _tor(tor: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str
     return {"circuits": circuits, "streams": streams}
 
 
-def _circuit(circuit: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:
+def _circuit(circuit: Mapping[str, Any], version: str) -> dict[str, Any]:
     fields = (*CIRCUIT_FIELDS, *more_circuit_fields(version))
     record = {field: circuit[field] for field in fields if field in circuit}
-    if any(len(hop) == 1 for hop in record.get("path", ())):
-        # Readers of these versions want a time with each relay, and there is none to tell.
-        losses["paths with a relay whose time was not seen"] += 1
-        del record["path"]
+    if "path" in record:
+        # A relay of which tor told no nickname: OnionPerf writes what its language calls nothing.
+        record["path"] = [[h if "~" in h else f"{h}~None", ts] for h, ts in record["path"]]
     if version in _MARKED:
         record["filtered_out"] = circuit.get("filtered_out", False)
     return record

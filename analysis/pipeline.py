@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from perfmeasure.analysis.geoip import CountryTable
     from perfmeasure.analysis.source import Input
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
@@ -47,6 +48,7 @@ def analyze(
     measurement_ip: str | None = None,
     date: str | None = None,
     host: dict[str, Any] | None = None,
+    geoip: Sequence[CountryTable] = (),
 ) -> dict[str, Any]:
     """Return the perfmeasure-1.0 database of the logs in ``paths``.
 
@@ -57,6 +59,7 @@ def analyze(
         date: keep only what ended on that UTC day, ``YYYY-MM-DD``. Logs of other days are not
             read, except the neighbouring ones, in which such transfers may have begun.
         host: facts about the measuring host, for ``meta``.
+        geoip: tables to look up the countries of guards in; the first that has it is believed.
 
     Raises:
         InputError: none of the paths holds a log that we know.
@@ -82,6 +85,8 @@ def analyze(
             ],
             "sources": sources,
         }
+        if geoip:
+            meta["geoip"] = _find_countries(measurements, geoip)
         if host:
             meta["host"] = host
         if date:
@@ -93,7 +98,7 @@ def _day(date: str) -> tuple[float, float]:
     try:
         begin = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
     except ValueError as error:
-        raise UsageError("date", f"{date!r} is not a day", "YYYY-MM-DD") from error
+        raise UsageError("--date", f"{date!r} is not a day", "YYYY-MM-DD") from error
     return begin, begin + _DAY_SECONDS
 
 
@@ -212,6 +217,30 @@ def _merged_tor(first: TorLog | None, second: TorLog) -> TorLog:
         for second_, count in other.items():
             mine[second_] = mine.get(second_, 0) + count
     return first
+
+
+def _find_countries(
+    measurements: dict[str, database.Measurement], tables: Sequence[CountryTable]
+) -> dict[str, Any]:
+    """Look up where the guards are. Return what ``meta`` says of it."""
+    counts = {"with_country": 0, "without_address": 0, "not_in_tables": 0}
+    for found in measurements.values():
+        if not found.tor:
+            continue
+        counted = set(found.tor.guards)
+        # A circuit may have begun before the day that was asked for, with the guards of then.
+        for guard in counted.union(g for c in found.tor.circuits for g, _ in c.current_guards):
+            known = (table.country(guard.address) for table in tables if guard.address)
+            guard.country = next(filter(None, known), "")
+        for guard in counted:
+            if guard.country:
+                counts["with_country"] += 1
+            else:
+                counts["not_in_tables" if guard.address else "without_address"] += 1
+    return {
+        "tables": [{"name": table.name, "sha256": table.sha256} for table in tables],
+        "guards": counts,
+    }
 
 
 def _input_record(log: Input) -> dict[str, Any]:

@@ -21,9 +21,11 @@ from perfmeasure.analysis.events import (
     GuardEvent,
     ReaderGap,
     ReaderStarted,
+    RelayStatus,
     StreamEvent,
 )
-from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
+from perfmeasure.analysis.guards import Guards
+from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Stream, TorLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +37,6 @@ _HIDDEN_SERVICE_PURPOSES = frozenset(
     {"HS_CLIENT_INTRO", "HS_CLIENT_REND", "HS_SERVICE_INTRO", "HS_SERVICE_REND"}
 )
 _ENDS = frozenset({"FAILED", "CLOSED"})
-_GUARD_TIMES = {"NEW": "new_ts", "UP": "up_ts", "DOWN": "down_ts", "DROPPED": "dropped_ts"}
 
 
 class TorctlAssembly:
@@ -45,7 +46,7 @@ class TorctlAssembly:
         self.log = TorLog()
         self._circuits: dict[int, Circuit] = {}  # of the tor that runs now, by number
         self._streams: dict[int, Stream] = {}
-        self._guards: dict[str, Guard] = {}
+        self._guards = Guards(self.log.guards)
         self._connections: dict[str, Connection] = {}
         self._highest_circuit = -1
         # After a reader's start or a gap, until an event shows whether tor is still the same.
@@ -61,6 +62,7 @@ class TorctlAssembly:
             Bandwidth: self._bandwidth,
             BuildTimeoutEvent: self._build_timeout,
             GuardEvent: self._guard,
+            RelayStatus: self._relay_status,
             ConnectionEvent: self._connection,
             ReaderStarted: self._reader_started,
             ReaderGap: self._reader_gap,
@@ -158,6 +160,8 @@ class TorctlAssembly:
         if event.status in {"NEW", "NEWRESOLVE"}:
             stream.started = ts
             stream.source = event.values.get("SOURCE_ADDR", "")
+            if stream.purpose.startswith("DIR_"):
+                self._guards.directory(stream.target)
         if event.circuit:
             stream.circuit = self._known_circuit(event.circuit, ts)
             if event.status == "SUCCEEDED":
@@ -189,16 +193,18 @@ class TorctlAssembly:
         circuit = self._circuit_of(ts, event)
         if circuit is None:
             return
-        if event.name == "CIRC_MINOR":
-            self._circuit_minor(ts, event, circuit)
-            return
+        change = self._circuit_minor if event.name == "CIRC_MINOR" else self._circuit_major
+        change(ts, event, circuit)
+
+    def _circuit_major(self, ts: float, event: CircuitEvent, circuit: Circuit) -> None:
         circuit.events.append((f"{event.purpose}:{event.status}", ts))
         if event.status == "LAUNCHED":
             circuit.launched = ts
             circuit.build_timeout_ms = self._build_timeout_ms
             circuit.build_quantile = self._build_quantile
             circuit.is_cbt_set = self._is_cbt_set
-            circuit.current_guards = [g for g in self._guards.values() if "up_ts" in g.times]
+            circuit.launch = self._guards.launch(ts)
+            circuit.current_guards = self._guards.current(circuit.launch)
         elif event.status == "EXTENDED" and event.path:
             circuit.path[len(event.path) - 1 :] = [(event.path[-1], ts)]
         elif event.status == "BUILT":
@@ -211,6 +217,8 @@ class TorctlAssembly:
             circuit.failure_reason_remote = event.values.get("REMOTE_REASON", "")
         if event.status in _ENDS:
             circuit.ended = ts
+            if circuit.launch:
+                circuit.current_guards = self._guards.current(circuit.launch)
 
     @staticmethod
     def _circuit_minor(ts: float, event: CircuitEvent, circuit: Circuit) -> None:
@@ -233,15 +241,10 @@ class TorctlAssembly:
         self._is_cbt_set = event.kind != "RESET"
 
     def _guard(self, ts: float, event: GuardEvent) -> None:
-        if event.kind != "ENTRY" or event.status not in _GUARD_TIMES:
-            return
-        guard = self._guards.get(event.fingerprint)
-        if guard is None:
-            guard = self._guards[event.fingerprint] = Guard(event.fingerprint, event.nickname)
-            self.log.guards.append(guard)
-        guard.times[_GUARD_TIMES[event.status]] = ts
-        if event.status == "DROPPED":
-            del self._guards[event.fingerprint]
+        self._guards.event(ts, event)
+
+    def _relay_status(self, _ts: float, status: RelayStatus) -> None:
+        self._guards.status(status)
 
     def _connection(self, ts: float, event: ConnectionEvent) -> None:
         connection = self._connections.get(event.number)
@@ -249,6 +252,7 @@ class TorctlAssembly:
             connection = Connection(event.number, event.endpoint, ts)
             self._connections[event.number] = connection
             self.log.connections.append(connection)
+        self._guards.connection(connection.endpoint, event.endpoint)
         connection.endpoint = event.endpoint
         connection.events.append((event.status, ts))
         if event.status in _ENDS:

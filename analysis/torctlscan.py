@@ -43,7 +43,9 @@ class TorctlScan:
     def __init__(self) -> None:
         self.last_ts = 0.0
         self._is_in_data = False  # within a 650+EVENT, up to its lone dot
+        self._is_in_status = False  # that of a 650+NEWCONSENSUS or 650+NS
         self._is_in_reply = False  # within a 650-EVENT or after the dot, up to "650 OK"
+        self._reply_ts = 0.0
         self._has_crlf = False  # whether events of this log end in CR LF: then one without is cut
         self._bytes_read: dict[int, int] = {}
         self._bytes_written: dict[int, int] = {}
@@ -150,13 +152,14 @@ class TorctlScan:
         """
         stamp = STAMP.match(line)
         if stamp is None:
-            self._continuation(line.rstrip(b"\r"))
-            return 0.0, None
+            return self._reply_ts, self._continuation(line.rstrip(b"\r"))
         ts = float(stamp[1])
         text = line[stamp.end() :].decode("utf-8", "replace").rstrip("\r")
         if text[:4] in {"650+", "650-"}:
             self._is_in_data = text[3] == "+"
+            self._is_in_status = text[4:] in {"NEWCONSENSUS", "NS"}
             self._is_in_reply = True
+            self._reply_ts = ts
             return ts, None
         self._is_in_data = self._is_in_reply = False
         if text.startswith("Starting torctl program on host "):
@@ -172,13 +175,15 @@ class TorctlScan:
             raise RejectedError("event of a name that is not known")
         raise RejectedError("neither an event nor a note of the reader")
 
-    def _continuation(self, line: bytes) -> None:
+    def _continuation(self, line: bytes) -> NamedTuple | None:
         if self._is_in_data:
             self._is_in_data = line != b"."
-        elif self._is_in_reply and line.startswith((b"650+", b"650-")):
+            return events.relay_status(line) if self._is_in_status else None
+        if self._is_in_reply and line.startswith((b"650+", b"650-")):
             self._is_in_data = line.startswith(b"650+")
         elif self._is_in_reply and line.startswith(b"650 "):
             self._is_in_reply = False  # the end of the event
         elif line.strip():
             self._is_in_reply = False
             raise RejectedError("no time stamp")
+        return None

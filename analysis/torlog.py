@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from perfmeasure.analysis.clocksteps import ClockStep
+    from perfmeasure.analysis.guards import Launch
 
 HOP = re.compile(r"\$([0-9A-F]{40})(?:[~=](\w{1,19}))?\Z", re.IGNORECASE | re.ASCII)
 """A relay in a path: group 1 is its fingerprint, 2 its nickname."""
@@ -27,7 +28,8 @@ class Circuit:
     """One circuit. Times are Unix seconds, None while not seen.
 
     ``events`` are (name, time) in order, named as OnionPerf does; ``path`` is one [hop, time] per
-    relay, where time is None if its EXTENDED was not seen.
+    relay, where time is None if its EXTENDED was not seen. ``current_guards`` are those at the
+    launch, with their times as of the end.
     """
 
     number: int
@@ -46,7 +48,8 @@ class Circuit:
     build_timeout_ms: int | None = None
     build_quantile: float | None = None
     is_cbt_set: bool = False
-    current_guards: list[Guard] = dataclasses.field(default_factory=list)
+    launch: Launch | None = None
+    current_guards: list[tuple[Guard, dict[str, float]]] = dataclasses.field(default_factory=list)
 
     def shift(self, seconds: float) -> None:
         """Bring what was stamped before a step of the clock to the time after it."""
@@ -109,11 +112,17 @@ class Stream:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Guard:
-    """One time of being an entry guard, from the first event to DROPPED."""
+    """One time of being an entry guard, from the first event to DROPPED.
+
+    ``times`` are the first NEW, UP, DOWN and DROPPED; it is never changed, but replaced.
+    ``address`` is the last that the logs gave in that time, ``country`` its country; "" if unknown.
+    """
 
     fingerprint: str
     nickname: str
     times: dict[str, float] = dataclasses.field(default_factory=dict)
+    address: str = ""
+    country: str = ""
 
 
 @dataclasses.dataclass(slots=True, eq=False)

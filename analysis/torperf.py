@@ -3,6 +3,7 @@
 A file holds the transfers of one nickname, one size and the UTC day of their start, and is named
 ``NICKNAME-SIZE-YYYY-MM-DD.tpf``. Each is the annotation and one line of sorted KEY=value, both
 ended by CR LF. Times are Unix seconds with two decimals; 0.0 is a step that was not reached.
+BUILDTIMES are seconds since LAUNCH, with all the digits that OnionPerf wrote.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _text(nickname: str, node: Mapping[str, Any], transfer: Mapping[str, Any]) -
         seconds = progress.get(f"{decile / 10:.1f}")
         if seconds is not None:
             fields[f"DATAPERC{decile * 10}"] = f"{start + seconds:.2f}"
-        elif decile:
+        elif 0 < decile < 10:
             fields[f"DATAPERC{decile * 10}"] = "0.0"
     fields.update(_of_tor(node.get("tor", {}), transfer["links"]))
     line = " ".join(f"{key}={_word(fields[key])}" for key in sorted(fields))
@@ -98,7 +99,7 @@ def _of_tor(tor: Mapping[str, Any], links: Mapping[str, Any]) -> dict[str, str]:
         fields["CIRC_ID"] = str(circuit["circuit_id"])
         fields["PATH"] = ",".join(hop[0].partition("~")[0].partition("=")[0] for hop in path)
         if all(len(hop) == 2 for hop in path):
-            fields["BUILDTIMES"] = ",".join(f"{hop[1]:.2f}" for hop in path)
+            fields["BUILDTIMES"] = ",".join(str(float(f"{hop[1]:.12g}")) for hop in path)
         if "build_timeout" in circuit:
             fields["TIMEOUT"] = str(circuit["build_timeout"])
         if "build_quantile" in circuit:

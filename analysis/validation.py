@@ -46,6 +46,8 @@ def kind_of(document: Mapping[str, Any], where: str) -> str:
     if (kind, version) not in SCHEMAS:
         wanted = ", ".join("-".join(pair) for pair in SCHEMAS)
         got = f"type {kind!r}, version {version!r}, for which there is no schema"
+        if not {"type", "version"} <= document.keys():
+            got = "JSON without a type and a version, for which there is no schema"
         raise InputError(where, got, wanted)
     return f"{kind}-{version}"
 

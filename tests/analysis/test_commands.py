@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
-from perfmeasure.analysis import database
+from perfmeasure.analysis import database, merge, pipeline, validation
 from perfmeasure.analysis.commands import analyze_command, validate_command
-from perfmeasure.errors import InputError
+from perfmeasure.analysis.geoip import CountryTable
+from perfmeasure.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +29,76 @@ def test_analyze_says_what_it_did_and_validate_agrees(fixtures: Path, tmp_path: 
     assert database.load(output)["data"]["x"]["measurement_ip"] == "::1"
     checked = CliRunner().invoke(validate_command, [str(output)])
     assert (checked.exit_code, checked.stdout) == (0, f"{output}: valid perfmeasure-1.0\n")
+
+
+def test_countries_of_guards(fixtures: Path, tmp_path: Path) -> None:
+    log = fixtures / "torctl/sample_400lines.torctl.log"
+    table, output = tmp_path / "geoip", tmp_path / "db.json"
+    arguments = [str(log), "-o", str(output), "--geoip", str(table)]
+    table.write_text("127.0.0.0,127.255.255.255,FR\n")
+    ran = CliRunner().invoke(analyze_command, arguments)
+    assert ran.exit_code == 0, ran.output
+    assert "country of 5 of 5 guards found: 0 without an address in the logs, 0 not" in ran.stderr
+    document = database.load(output)
+    assert list(validation.errors(document, "db")) == []
+    [node] = document["data"].values()
+    assert [guard["country"] for guard in node["tor"]["guards"]] == ["fr"] * 5
+    guards = [g for c in node["tor"]["circuits"].values() for g in c.get("current_guards", ())]
+    assert guards
+    assert all(guard["country"] == "fr" for guard in guards)
+    assert document["meta"]["geoip"] == {
+        "tables": [{"name": "geoip", "sha256": hashlib.sha256(table.read_bytes()).hexdigest()}],
+        "guards": {"with_country": 5, "without_address": 0, "not_in_tables": 0},
+    }
+    table.write_text("not a table\n")
+    output.unlink()
+    ran = CliRunner().invoke(analyze_command, arguments)
+    assert isinstance(ran.exception, InputError)
+    assert str(ran.exception).startswith(f"{table}:1: 'not a table' is no range")
+    assert not output.exists()
+
+
+def test_what_has_no_country_is_counted(tmp_path: Path, lines: type[Lines]) -> None:
+    fingerprints = [letter * 40 for letter in "ABC"]
+    at = [f"192.0.2.{n}.${f}.exit:9001" for n, f in enumerate(fingerprints[:2])]
+    text = "".join(lines.event(0, f"GUARD ENTRY ${f}~x NEW") for f in fingerprints)
+    for number, target in enumerate(at):
+        text += lines.event(1, f"STREAM {number} NEW 0 {target} PURPOSE=DIR_FETCH")
+    (tmp_path / "x.torctl.log").write_text(text)
+    for name, country in (("first", "??"), ("second", "DE"), ("third", "FR")):
+        (tmp_path / name).write_text(f"192.0.2.1,192.0.2.1,{country}\n")
+    tables = [CountryTable(tmp_path / name) for name in ("first", "second", "third")]
+    document = pipeline.analyze([tmp_path], nickname="n", geoip=tables)
+    guards = document["data"]["n"]["tor"]["guards"]
+    assert [guard.get("country") for guard in guards] == [None, "de", None]
+    counts = {"with_country": 1, "without_address": 1, "not_in_tables": 1}
+    assert document["meta"]["geoip"]["guards"] == counts
+    merged = merge.merge([document, {**document, "data": {"m": document["data"]["n"]}}])
+    assert set(merged["meta"]["geoip"]) == {"tables"}
+    assert list(validation.errors(merged, "db")) == []
+
+
+def test_a_log_is_never_overwritten(tmp_path: Path, lines: type[Lines]) -> None:
+    log = tmp_path / "x.tgen.log"
+    log.write_text(lines.initializing(0) + lines.outcome(1, 2, 0, 5000))
+    before = log.read_bytes()
+    for _ in range(2):
+        ran = CliRunner().invoke(analyze_command, [str(tmp_path), "-o", str(log)])
+        assert isinstance(ran.exception, UsageError)
+        assert log.read_bytes() == before
+    output = tmp_path / "db.json"
+    for _ in range(2):  # an earlier database is
+        ran = CliRunner().invoke(analyze_command, [str(tmp_path), "-o", str(output)])
+        assert ran.exit_code == 0, ran.output
+
+
+@pytest.mark.parametrize("nickname", ["", "a b", "../x", "a/b"])
+def test_a_nickname_that_is_none(fixtures: Path, tmp_path: Path, nickname: str) -> None:
+    log = fixtures / "tgen/client-direct-success.tgen.log"
+    output = tmp_path / "db.json"
+    ran = CliRunner().invoke(analyze_command, [str(log), "-o", str(output), "-n", nickname])
+    assert isinstance(ran.exception, UsageError)
+    assert not output.exists()
 
 
 def test_another_format(fixtures: Path, tmp_path: Path) -> None:
@@ -82,8 +154,20 @@ def test_validate_does_not_know_other_documents(tmp_path: Path) -> None:
     path = tmp_path / "db.json"
     path.write_text('{"type": "tgen", "version": "1.1.2", "data": {}}')
     ran = CliRunner().invoke(validate_command, [str(path)])
-    with pytest.raises(InputError, match="no schema"):
-        raise ran.exception or AssertionError
+    assert isinstance(ran.exception, InputError)
+    assert "no schema" in ran.stderr
+
+
+def test_validate_goes_on_after_a_file_that_is_none(fixtures: Path, tmp_path: Path) -> None:
+    good = fixtures / "onionperf-run/expected.onionperf-3.1.json"
+    untyped = tmp_path / "untyped.json"
+    untyped.write_text("{}")
+    ran = CliRunner().invoke(validate_command, [str(tmp_path / "none"), str(untyped), str(good)])
+    assert ran.stdout == f"{good}: valid onionperf-3.1\n"
+    first, second = ran.stderr.splitlines()
+    assert first.startswith(f"{tmp_path}/none: cannot be read (No such file")
+    assert second.startswith(f"{untyped}: JSON without a type and a version")
+    assert str(ran.exception).startswith("validate: 2 of 3 files do not follow their schema")
 
 
 def test_validate_knows_the_other_tools_database(fixtures: Path) -> None:

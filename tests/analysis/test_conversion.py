@@ -68,6 +68,7 @@ def test_several_into_one_and_days_out_of_it(stored: Path, fixtures: Path, tmp_p
     assert set(database.load(outputs[0])["data"]) == {"testnet", "vm"}
     ran = run(conversion.convert_command, outputs[0], "-o", outputs[1], "--from", "2026-11-23")
     assert ran.exit_code == 0
+    assert "testnet: 0 of 12 transfers ended on these days\n" in ran.stderr
     for node in database.load(outputs[1])["data"].values():
         assert node["tgen"]["transfers"] == {}
 

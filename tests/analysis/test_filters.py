@@ -8,7 +8,7 @@ import pytest
 
 from perfmeasure.analysis import filters, pipeline, validation
 from perfmeasure.analysis.filters import Filter
-from perfmeasure.errors import InputError
+from perfmeasure.errors import InputError, UsageError
 
 AUTH1 = "0F556291FB53B0638152267AE53C802BF3BAA5D2"
 
@@ -142,5 +142,17 @@ def test_lists_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="relays:2: 'auth2' is no fingerprint"):
         filters.fingerprints_of(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is no text"):
         filters.fingerprints_of(path)
+    path.write_text("# none today\n")
+    with pytest.raises(InputError, match="without a fingerprint"):
+        filters.fingerprints_of(path)
+    path.write_bytes(f"\ufeff{AUTH1}\r\n".encode())
+    assert filters.fingerprints_of(path) == {AUTH1}
+
+
+def test_sizes_that_nothing_can_have(document: dict[str, Any]) -> None:
+    for most in (0, 6):
+        with pytest.raises(UsageError, match=f"--max-size: {most} bytes are less than"):
+            filters.apply(document, Filter(min_bytes=7, max_bytes=most))
+    assert filters.apply(document, Filter(min_bytes=7, max_bytes=7))

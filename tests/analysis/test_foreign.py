@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import database, foreign, onionperf, pipeline, validation
+from perfmeasure.analysis import database, filters, foreign, onionperf, pipeline, validation
 from perfmeasure.errors import InputError
 from tests.analysis import foreign_strategies
 
@@ -38,6 +38,22 @@ def test_real_databases_come_back_as_they_were(fixtures: Path, name: str) -> Non
         node.setdefault("tor", {"circuits": {}, "guards": [], "streams": {}})
     assert again == document
     assert not losses
+
+
+@pytest.mark.parametrize("version", onionperf.VERSIONS)
+@pytest.mark.parametrize(
+    "place", ["onionperf-run", "torctl", "old-tgen", "tgen/client-transfer-timeout.tgen.log"]
+)
+def test_written_read_and_written_again(fixtures: Path, place: str, version: str) -> None:
+    document = pipeline.analyze([fixtures / place], nickname="n")
+    for asked in (None, filters.Filter(exclude_cbt=True, outcome="success")):
+        shown = filters.apply(document, asked) if asked else document
+        once = jsonio.canonical(onionperf.written(shown, version, Counter()))
+        losses: Counter[str] = Counter()
+        found = foreign.read(jsonio.loads(once, "db"), "db", losses)
+        assert list(validation.errors(found, "db")) == []
+        assert jsonio.canonical(onionperf.written(found, version, losses)) == once
+        assert not losses
 
 
 def test_what_is_read_is_what_the_analysis_finds(fixtures: Path) -> None:

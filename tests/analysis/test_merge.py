@@ -52,6 +52,17 @@ def test_the_same_twice_is_the_same(document: dict[str, Any]) -> None:
     assert merge.merge([document, copy.deepcopy(document)]) == document
 
 
+def test_steps_of_the_clock_stand_together(fixtures: Path) -> None:
+    document = pipeline.analyze([fixtures / "tgen/client-direct-success.tgen.log"], nickname="n")
+    steps = [{"kind": "tgen", "unix_ts": at, "seconds": -0.5} for at in (7.0, 8.0, 9.0)]
+    others = []
+    for known in (steps[1:], steps[:2]):
+        others.append(copy.deepcopy(document))
+        others[-1]["meta"]["sources"]["n"]["clock_steps"] = known
+    merged = merge.merge(others)
+    assert merged["meta"]["sources"]["n"]["clock_steps"] == steps
+
+
 def test_ids_that_collide_are_numbered_and_references_follow(fixtures: Path) -> None:
     document = pipeline.analyze([fixtures / "onionperf-run"], nickname="n")
     later = copy.deepcopy(document)
