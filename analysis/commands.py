@@ -16,6 +16,7 @@ from perfmeasure.analysis import (
     remote,
     scans,
     statistics,
+    tables,
     validation,
 )
 from perfmeasure.errors import InputError, UsageError
@@ -31,7 +32,7 @@ _FAULTS_SHOWN = 20
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="File to write; .xz, .gz or .zst at its end compresses.",
+    help="File to write; .xz, .gz or .zst at its end compresses. For tables, a folder.",
 )
 @click.option("-n", "--nickname", help="Key of the data; without it, the host in the logs.")
 @click.option("-a", "--address", help="Address that the measurement was made from.")
@@ -39,10 +40,10 @@ _FAULTS_SHOWN = 20
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(conversion.DATABASES),
+    type=click.Choice((*conversion.DATABASES, conversion.TABLES)),
     default="perfmeasure-1.0",
     show_default=True,
-    help="Which database to write.",
+    help="Which database to write; tables are a folder of Parquet, for many hosts.",
 )
 @click.option(
     "--workers",
@@ -82,23 +83,38 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
     if workers and scheduler:
         raise UsageError("--workers, --scheduler", "both are given", "one of them")
     paths = [remote.path_of(text) for text in texts]
+    losses: Counter[str] = Counter()
     with scans.prepared(
         processes=workers,
         scheduler=scheduler,
         cache=cache,
         say=lambda text: click.echo(text, err=True),
+        is_read_again=format_name == conversion.TABLES,
     ) as prepare:
-        document = pipeline.analyze(
-            paths, nickname=nickname, measurement_ip=address, date=date, prepare=prepare
-        )
-    for line in itertools.chain(_input_lines(document), _result_lines(document)):
-        click.echo(line, err=True)
-    losses: Counter[str] = Counter()
-    database.save(conversion.to_format(document, format_name, losses), output)
+        asked: dict[str, Any] = {
+            "nickname": nickname, "measurement_ip": address, "date": date, "prepare": prepare,
+        }  # fmt: skip
+        if format_name == conversion.TABLES:
+            tables.write(map(_told, pipeline.analyze_each(paths, **asked)), output, losses)
+        else:
+            document = _told(pipeline.analyze(paths, **asked))
+            database.save(conversion.to_format(document, format_name, losses), output)
     for what, count in sorted(losses.items()):
         click.echo(f"{format_name} cannot hold: {what}: {count}", err=True)
-    size = format_bytes(output.stat().st_size)
-    click.echo(f"wrote {output} ({format_name}, {size})", err=True)
+    click.echo(f"wrote {output} ({format_name}, {format_bytes(_size_of(output))})", err=True)
+
+
+def _size_of(output: Path) -> int:
+    """Return the bytes of a file, or of the tables in a folder."""
+    files = output.glob("*.parquet") if output.is_dir() else [output]
+    return sum(file.stat().st_size for file in files)
+
+
+def _told(document: dict[str, Any]) -> dict[str, Any]:
+    """Say on stderr what became of the logs, and what is in the database."""
+    for line in itertools.chain(_input_lines(document), _result_lines(document)):
+        click.echo(line, err=True)
+    return document
 
 
 def _input_lines(document: dict[str, Any]) -> list[str]:
@@ -141,7 +157,9 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
         steps = document["meta"]["sources"].get(nickname, {}).get("clock_steps", [])
         if steps:
             said.append(f"{nickname}: the clock was set {len(steps)} times (meta.sources)")
-    return said or ["no client's log among these: no transfers"]
+    if not said and document["meta"]["inputs"]:
+        said.append("no client's log among these: no transfers")
+    return said
 
 
 @click.command("validate")
