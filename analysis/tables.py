@@ -115,11 +115,10 @@ def _write(documents: Iterable[Mapping[str, Any]], folder: Path, losses: Counter
         parts[name] = (part, lost)
     for _, lost in parts.values():
         losses.update(lost)
-    with sql.cursor() as cursor:
-        cursor.execute("SET temp_directory = ?", [str(folder)])
+    with sql.spilling(folder) as connection:
         for table, columns in TABLES.items():
             sources = [str(part / table) for part, _ in parts.values()]
-            found = cursor.read_json(
+            found = connection.read_json(
                 sources,  # type: ignore[arg-type] # it takes a list as well as one name
                 format="newline_delimited",
                 columns=columns,
