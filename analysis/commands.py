@@ -18,6 +18,7 @@ from perfmeasure.analysis import (
     scans,
     source,
     statistics,
+    tables,
     validation,
 )
 from perfmeasure.analysis.geoip import CountryTable
@@ -36,14 +37,13 @@ _NICKNAME = re.compile(r"[A-Za-z0-9._-]+\Z")
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="File to write; .xz, .gz or .zst at its end compresses.",
+    help="File to write; .xz, .gz or .zst at its end compresses. For tables, a folder.",
 )
 @click.option("-n", "--nickname", help="Key of the data; without it, the host in the logs.")
 @click.option("-a", "--address", help="Address that the measurement was made from.")
 @click.option("-d", "--date", metavar="YYYY-MM-DD", help="Only what ended on that UTC day.")
 @click.option(
     "--geoip",
-    "tables",
     metavar="FILE",
     multiple=True,
     type=click.Path(path_type=Path),
@@ -52,10 +52,10 @@ _NICKNAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(conversion.DATABASES),
+    type=click.Choice((*conversion.DATABASES, conversion.TABLES)),
     default="perfmeasure-1.0",
     show_default=True,
-    help="Which database to write.",
+    help="Which database to write; tables are a folder of Parquet, for many hosts.",
 )
 @click.option(
     "--workers",
@@ -80,7 +80,7 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
     nickname: str | None,
     address: str | None,
     date: str | None,
-    tables: tuple[Path, ...],
+    geoip: tuple[Path, ...],
     format_name: str,
     workers: int | None,
     scheduler: str | None,
@@ -102,28 +102,42 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
     if workers and scheduler:
         raise UsageError("--workers, --scheduler", "both are given", "one of them")
     paths = [remote.path_of(text) for text in texts]
+    losses: Counter[str] = Counter()
     with scans.prepared(
         processes=workers,
         scheduler=scheduler,
         cache=cache,
         say=lambda text: click.echo(text, err=True),
+        is_read_again=format_name == conversion.TABLES,
     ) as prepare:
-        document = pipeline.analyze(
-            paths,
-            nickname=nickname,
-            measurement_ip=address,
-            date=date,
-            geoip=[CountryTable(path) for path in tables],
-            prepare=prepare,
-        )
-    for line in itertools.chain(_input_lines(document), _result_lines(document)):
-        click.echo(line, err=True)
-    losses: Counter[str] = Counter()
-    database.save(conversion.to_format(document, format_name, losses), output)
+        asked: dict[str, Any] = {
+            "nickname": nickname,
+            "measurement_ip": address,
+            "date": date,
+            "geoip": [CountryTable(path) for path in geoip],
+            "prepare": prepare,
+        }
+        if format_name == conversion.TABLES:
+            tables.write(map(_told, pipeline.analyze_each(paths, **asked)), output, losses)
+        else:
+            document = _told(pipeline.analyze(paths, **asked))
+            database.save(conversion.to_format(document, format_name, losses), output)
     for what, count in sorted(losses.items()):
         click.echo(f"{format_name} cannot hold: {what}: {count}", err=True)
-    size = format_bytes(output.stat().st_size)
-    click.echo(f"wrote {output} ({format_name}, {size})", err=True)
+    click.echo(f"wrote {output} ({format_name}, {format_bytes(_size_of(output))})", err=True)
+
+
+def _size_of(output: Path) -> int:
+    """Return the bytes of a file, or of the tables in a folder."""
+    files = output.glob("*.parquet") if output.is_dir() else [output]
+    return sum(file.stat().st_size for file in files)
+
+
+def _told(document: dict[str, Any]) -> dict[str, Any]:
+    """Say on stderr what became of the logs, and what is in the database."""
+    for line in itertools.chain(_input_lines(document), _result_lines(document)):
+        click.echo(line, err=True)
+    return document
 
 
 def _input_lines(document: dict[str, Any]) -> list[str]:
@@ -166,7 +180,8 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
         steps = document["meta"]["sources"].get(nickname, {}).get("clock_steps", [])
         if steps:
             said.append(f"{nickname}: the clock was set {len(steps)} times (meta.sources)")
-    said = said or ["no client's log among these: no transfers"]
+    if not said and document["meta"]["inputs"]:
+        said.append("no client's log among these: no transfers")
     if geoip := document["meta"].get("geoip"):
         guards = geoip["guards"]
         said.append(
@@ -182,20 +197,11 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
     "paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 def validate_command(paths: tuple[Path, ...]) -> None:
-    """Check databases against their schema, and name each fault by its full path.
-
-    Each FILE is one of perfmeasure, or of OnionPerf, any version, plain or compressed. Exits with
-    4 when one of them is not as it should be.
-    """
+    """Check databases against their schema."""
     invalid = 0
     for path in paths:
-        try:
-            document = database.load(path)
-            kind = validation.kind_of(document, str(path))
-        except InputError as error:
-            click.echo(str(error), err=True)
-            invalid += 1
-            continue
+        document = database.load(path)
+        kind = validation.kind_of(document, str(path))
         faults = list(itertools.islice(validation.errors(document, str(path)), _FAULTS_SHOWN + 1))
         if not faults:
             click.echo(f"{path}: valid {kind}")
@@ -206,5 +212,4 @@ def validate_command(paths: tuple[Path, ...]) -> None:
         if len(faults) > _FAULTS_SHOWN:
             click.echo(f"{path}: and more", err=True)
     if invalid:
-        said = f"{invalid} of {len(paths)} files do not follow their schema"
-        raise InputError("validate", said)
+        raise InputError("validate", f"{invalid} of {len(paths)} files do not follow their schema")

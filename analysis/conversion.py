@@ -20,6 +20,7 @@ from perfmeasure.analysis import (
     onionperf,
     period,
     rows,
+    tables,
     torperf,
     validation,
 )
@@ -31,7 +32,9 @@ DATABASES = (PERFMEASURE, *(f"onionperf-{version}" for version in onionperf.VERS
 """The databases that can be written."""
 _TORPERF = "torperf-1.1"
 _TABLES = {"csv": rows.to_csv, "parquet": rows.to_parquet}
-_FORMATS = (*DATABASES, _TORPERF, *_TABLES)
+TABLES = "tables"
+"""The folder of Parquet tables."""
+_FORMATS = (*DATABASES, _TORPERF, *_TABLES, TABLES)
 
 
 def to_format(document: dict[str, Any], name: str, losses: Counter[str]) -> dict[str, Any]:
@@ -77,8 +80,8 @@ def _say(where: str, what: str, losses: Mapping[str, int]) -> None:
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="File to write; .xz, .gz or .zst at its end compresses a database. For torperf-1.1, the "
-    "folder for its files.",
+    help="File to write; .xz, .gz or .zst at its end compresses a database. For torperf-1.1 "
+    "and tables, the folder for the files.",
 )
 @click.option(
     "--format",
@@ -86,7 +89,7 @@ def _say(where: str, what: str, losses: Mapping[str, int]) -> None:
     type=click.Choice(_FORMATS),
     default=PERFMEASURE,
     show_default=True,
-    help="What to write.",
+    help="What to write; tables are a folder of Parquet.",
 )
 @click.option(
     "--from", "first", metavar="YYYY-MM-DD", help="Only what ended on that UTC day or later."
@@ -118,6 +121,9 @@ def convert_command(
     if format_name == _TORPERF:
         names = _save_folder(torperf.files(document, losses), output)
         said = f"{names} files"
+    elif format_name == TABLES:
+        tables.write([document], output, losses)
+        said = f"{len(tables.TABLES)} tables"
     else:
         if format_name in _TABLES:
             database.save_bytes(_TABLES[format_name](document, losses), output)

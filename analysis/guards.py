@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfmeasure.analysis.geoip import is_address
 from perfmeasure.analysis.torlog import HOP, Guard
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from perfmeasure.analysis.events import GuardEvent, RelayStatus
+    from perfmeasure.analysis.geoip import CountryTable
+    from perfmeasure.analysis.torlog import TorLog
 
 _TIMES = {"NEW": "new_ts", "UP": "up_ts", "DOWN": "down_ts", "DROPPED": "dropped_ts"}
 _OF_LAYER_2 = frozenset({"GOOD_L2", "BAD_L2"})
@@ -106,3 +110,27 @@ def _text(address: str) -> str:
     """Return an address without its brackets, "" if it is none."""
     text = address.strip("[]")
     return text if is_address(text) else ""
+
+
+def find_countries(logs: Iterable[TorLog], tables: Sequence[CountryTable]) -> dict[str, Any]:
+    """Look up where the guards are, the first table that has an address being believed.
+
+    Returns:
+        What ``meta`` says of it: ``tables``, and how many guards' countries were found or why not.
+    """
+    counts = {"with_country": 0, "without_address": 0, "not_in_tables": 0}
+    for log in logs:
+        counted = set(log.guards)
+        # A circuit may have begun before the day that was asked for, with the guards of then.
+        for guard in counted.union(g for c in log.circuits for g, _ in c.current_guards):
+            known = (table.country(guard.address) for table in tables if guard.address)
+            guard.country = next(filter(None, known), "")
+        for guard in counted:
+            if guard.country:
+                counts["with_country"] += 1
+            else:
+                counts["not_in_tables" if guard.address else "without_address"] += 1
+    return {
+        "tables": [{"name": table.name, "sha256": table.sha256} for table in tables],
+        "guards": counts,
+    }

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import perfmeasure
 from perfmeasure import jsonio
-from perfmeasure.analysis import database, scans, source, tgen, torctl
+from perfmeasure.analysis import database, guards, scans, source, tgen, torctl
 from perfmeasure.analysis.source import Kind
 from perfmeasure.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from perfmeasure.analysis.geoip import CountryTable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
 
+_KNOWN = (Kind.TGEN, Kind.TORCTL)
 _DAY_SECONDS = 86400
 _REASONS_SHOWN = 5
 
@@ -70,41 +71,120 @@ def analyze(
         InputError: none of the paths holds a log that we know.
         UsageError: ``date`` is no date.
     """
-    day = _day(date) if date else None
-    logs = source.find(paths)
-    known = [log for log in logs if log.kind in (Kind.TGEN, Kind.TORCTL)]
-    if not known:
-        raise _unknown(paths, logs)
-    if day:
-        known = _near(known, day)
-    with jsonio.no_garbage_collection():
-        facts_of = prepare(known)
-        measurements, sources = _read(known, nickname, measurement_ip or "unknown", day, facts_of)
-        used = {id(log) for log in known}
-        meta: dict[str, Any] = {
-            "tool": "perfmeasure",
-            "tool_version": perfmeasure.__version__,
-            "inputs": [
-                _input_record(log)
-                for log in logs
-                if id(log) in used or log.kind not in (Kind.TGEN, Kind.TORCTL)
-            ],
-            "sources": sources,
-        }
-        if geoip:
-            meta["geoip"] = _find_countries(measurements, geoip)
-        if host:
-            meta["host"] = host
-        if date:
-            meta["date"] = date
-        return database.build(measurements, meta)
+    work = _Work(
+        paths,
+        nickname=nickname,
+        measurement_ip=measurement_ip,
+        date=date,
+        host=host,
+        geoip=geoip,
+        prepare=prepare,
+    )
+    return work.document(work.known, work.others)
+
+
+def analyze_each(
+    paths: Sequence[Path | RemotePath],
+    *,
+    nickname: str | None = None,
+    measurement_ip: str | None = None,
+    date: str | None = None,
+    geoip: Sequence[CountryTable] = (),
+    prepare: Prepare,
+) -> Iterator[dict[str, Any]]:
+    """Yield a database for each nickname, so that only one of them is in memory at a time.
+
+    What `analyze` takes from one nickname for another is missing: the answers of servers that have
+    a measurement folder of their own. If folders turn out to have the same nickname, there is a
+    document of the first, and later one of all of them, which then counts. A document without data
+    tells of logs that are of no nickname. ``prepare`` has to allow facts to be read again.
+    Arguments and errors are those of `analyze`.
+    """
+    work = _Work(
+        paths,
+        nickname=nickname,
+        measurement_ip=measurement_ip,
+        date=date,
+        host=None,
+        geoip=geoip,
+        prepare=prepare,
+    )
+    roots: dict[str, list[Input]] = {}
+    for log in work.known:
+        roots.setdefault("" if nickname else log.root, []).append(log)
+    with_name: dict[str, list[Input]] = {}
+    for root in sorted(roots):
+        document = work.document(roots[root], ())
+        name = next(iter(document["data"]), "")
+        if name and name not in with_name:
+            yield document
+        with_name.setdefault(name, []).extend(roots[root])
+    # What is of no nickname, a server's logs, is told of all the same.
+    nameless = with_name.pop("", [])
+    yield work.document(nameless, work.others)
+    for logs in with_name.values():
+        if len({log.root for log in logs}) > 1 and not nickname:
+            yield work.document(logs, ())
+
+
+class _Work:
+    """What was asked for, and the logs that were found."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path | RemotePath],
+        *,
+        nickname: str | None,
+        measurement_ip: str | None,
+        date: str | None,
+        host: dict[str, Any] | None,
+        geoip: Sequence[CountryTable],
+        prepare: Prepare,
+    ) -> None:
+        self._nickname = nickname
+        self._measurement_ip = measurement_ip or "unknown"
+        self._date = date
+        self._host = host
+        self._geoip = geoip
+        self._day = _day(date) if date else None
+        logs = source.find(paths)
+        self.known = [log for log in logs if log.kind in _KNOWN]
+        if not self.known:
+            raise _unknown(paths, logs)
+        self.others = [log for log in logs if log.kind not in _KNOWN]
+        if self._day:
+            self.known = _near(self.known, self._day)
+        self._places = {id(log): place for place, log in enumerate(logs)}
+        self._facts_of = prepare(self.known)
+
+    def document(self, known: Sequence[Input], others: Sequence[Input]) -> dict[str, Any]:
+        """Return the database of some of the logs, in which ``others`` are told of, too."""
+        with jsonio.no_garbage_collection():
+            measurements, sources = _read(
+                known, self._nickname, self._measurement_ip, self._day, self._facts_of
+            )
+            told = sorted((*known, *others), key=lambda log: self._places[id(log)])
+            meta: dict[str, Any] = {
+                "tool": "perfmeasure",
+                "tool_version": perfmeasure.__version__,
+                "inputs": [_input_record(log) for log in told],
+                "sources": sources,
+            }
+            if self._geoip:
+                logs = [found.tor for found in measurements.values() if found.tor]
+                meta["geoip"] = guards.find_countries(logs, self._geoip)
+            if self._host:
+                meta["host"] = self._host
+            if self._date:
+                meta["date"] = self._date
+            return database.build(measurements, meta)
 
 
 def _day(date: str) -> tuple[float, float]:
     try:
         begin = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
     except ValueError as error:
-        raise UsageError("--date", f"{date!r} is not a day", "YYYY-MM-DD") from error
+        raise UsageError("date", f"{date!r} is not a day", "YYYY-MM-DD") from error
     return begin, begin + _DAY_SECONDS
 
 
@@ -127,7 +207,7 @@ def _near(logs: list[Input], day: tuple[float, float]) -> list[Input]:
 
 
 def _read(
-    logs: list[Input],
+    logs: Sequence[Input],
     nickname: str | None,
     measurement_ip: str,
     day: tuple[float, float] | None,
@@ -224,30 +304,6 @@ def _merged_tor(first: TorLog | None, second: TorLog) -> TorLog:
         for second_, count in other.items():
             mine[second_] = mine.get(second_, 0) + count
     return first
-
-
-def _find_countries(
-    measurements: dict[str, database.Measurement], tables: Sequence[CountryTable]
-) -> dict[str, Any]:
-    """Look up where the guards are. Return what ``meta`` says of it."""
-    counts = {"with_country": 0, "without_address": 0, "not_in_tables": 0}
-    for found in measurements.values():
-        if not found.tor:
-            continue
-        counted = set(found.tor.guards)
-        # A circuit may have begun before the day that was asked for, with the guards of then.
-        for guard in counted.union(g for c in found.tor.circuits for g, _ in c.current_guards):
-            known = (table.country(guard.address) for table in tables if guard.address)
-            guard.country = next(filter(None, known), "")
-        for guard in counted:
-            if guard.country:
-                counts["with_country"] += 1
-            else:
-                counts["not_in_tables" if guard.address else "without_address"] += 1
-    return {
-        "tables": [{"name": table.name, "sha256": table.sha256} for table in tables],
-        "guards": counts,
-    }
 
 
 def _input_record(log: Input) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import filters, records
+from perfmeasure.analysis import filters, records, sql
 from perfmeasure.analysis.statistics import destination_kind
 from perfmeasure.analysis.torlog import HOP
 
@@ -114,7 +114,8 @@ def _mbps(transfer: Mapping[str, Any]) -> float | None:
     return megabits / seconds if seconds > 0 else None
 
 
-def _start_text(unix_ts: float) -> str:
+def start_text(unix_ts: float) -> str:
+    """Return a time as SQL has it, in UTC to the microsecond."""
     moment = datetime.fromtimestamp(unix_ts, UTC)
     return f"{moment:%Y-%m-%d %H:%M:%S.%f}"
 
@@ -125,23 +126,19 @@ def to_csv(document: Mapping[str, Any], losses: Counter[str]) -> bytes:
     writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
     writer.writeheader()
     for row in rows(document, losses):
-        writer.writerow({**row, "start": _start_text(row["start"])})
+        writer.writerow({**row, "start": start_text(row["start"])})
     return text.getvalue().encode()
 
 
 def to_parquet(document: Mapping[str, Any], losses: Counter[str]) -> bytes:
     """Return the rows as Parquet; lists are lists, ``start`` is UTC to the microsecond."""
-    import duckdb  # noqa: PLC0415 - only this needs it, and it takes long to import
-
     lines = [
-        jsonio.compact({**row, "start": _start_text(row["start"])}) + "\n"
+        jsonio.compact({**row, "start": start_text(row["start"])}) + "\n"
         for row in rows(document, losses)
     ]
-    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
+    with tempfile.TemporaryDirectory() as folder, sql.cursor() as cursor:
         source, target = Path(folder, "rows.json"), Path(folder, "rows.parquet")
         source.write_text("".join(lines), encoding="utf-8")
-        # One thread: the order of the rows is that of the transfers, and the bytes are the same.
-        connection.execute("SET threads = 1")
-        table = connection.read_json(str(source), format="newline_delimited", columns=COLUMNS)
+        table = cursor.read_json(str(source), format="newline_delimited", columns=COLUMNS)
         table.write_parquet(str(target), compression="zstd")
         return target.read_bytes()

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.source import Fact
     from perfmeasure.analysis.workers import Workers
 
-LEAST_BYTES_FOR_PROCESSES = 32_000_000
-"""From how many stored bytes on several processes are worth their start, by measurement."""
+LEAST_BYTES_FOR_PROCESSES = 160_000_000
+"""From how many bytes on several processes are worth their start, by measurement."""
+_COMPRESSED = 10  # times as much is in a compressed log, roughly
 
 Prepare = Callable[[Sequence[Input]], FactsOf]
 """Is told the logs that will be read, and gives what reads each."""
@@ -151,7 +152,8 @@ def _worthwhile(logs: Sequence[Input]) -> int:
     for log in logs:
         if isinstance(log.path, Path):
             with contextlib.suppress(OSError):  # which will be said when it is read
-                size += log.path.stat().st_size
+                is_packed = log.path.suffix in {".gz", ".xz", ".zst"}
+                size += log.path.stat().st_size * (_COMPRESSED if is_packed else 1)
     if size < LEAST_BYTES_FOR_PROCESSES:
         return 1
     return min(len(os.sched_getaffinity(0)), len(logs))

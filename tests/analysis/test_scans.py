@@ -216,3 +216,7 @@ def test_processes_are_taken_for_much_to_do(tmp_path: Path, lines: type[Lines]) 
     assert scans._worthwhile(logs) == 1
     os.truncate(tmp_path / "a.tgen.log", scans.LEAST_BYTES_FOR_PROCESSES)
     assert scans._worthwhile(logs) == min(len(os.sched_getaffinity(0)), 2)
+    os.truncate(tmp_path / "a.tgen.log", scans.LEAST_BYTES_FOR_PROCESSES // 10)
+    assert scans._worthwhile(logs) == 1
+    (tmp_path / "a.tgen.log").rename(tmp_path / "a.tgen.log.xz")
+    assert scans._worthwhile(source.find([tmp_path])) == min(len(os.sched_getaffinity(0)), 2)
