@@ -31,25 +31,32 @@ _STEPS_2015 = _STEPS[6:]
 _NO_PEER = "NULL:0.0.0.0:0"
 _LONGEST_STEP_US = 10**12  # 11 days; an old TGen prints a time of day where it has no start
 
-_PEER = r"[^:]*:[^:]*:\d+"
+_WORD = r"[A-Z][A-Z0-9_]*"
+_PEER = r"[^:,\s]*:[^:,\s]*:\d{1,5}"
 _TRANSPORT = re.compile(
-    r"[A-Z]+,(?P<fd>-?\d+),(?P<local>.*:[^:,]*:\d+),(?P<proxy>.*:[^:,]*:\d+),"
-    r"(?P<remote>.*:[^:,]*:\d+),state=(?P<state>\w+),error=(?P<error>\w+)"
+    rf"[A-Z]+,(?P<fd>-?\d{{1,9}}),(?P<local>{_PEER}),(?P<proxy>{_PEER}),"
+    rf"(?P<remote>{_PEER}),state=(?P<state>{_WORD}),error=(?P<error>{_WORD})",
+    re.ASCII,
 )
-_TRANSPORT_2015 = re.compile(rf"\(TCP-(?P<fd>-?\d+)(?:-(?P<proxy>{_PEER}))??-(?P<remote>{_PEER})\)")
+_TRANSPORT_2015 = re.compile(
+    rf"\(TCP-(?P<fd>-?\d{{1,9}})(?:-(?P<proxy>{_PEER}))??-(?P<remote>{_PEER})\)", re.ASCII
+)
 _TRANSFER = re.compile(
-    r"(?P<vertex>.+?),(?P<count>\d+),(?P<name>.*),(?P<method>[A-Z]+),(?P<size>\d+),"
-    r"(?P<peer>.*),(?P<peer_count>\d+),state=(?P<state>\w+),error=(?P<error>\w+)"
+    r"(?P<vertex>.+?),(?P<count>\d{1,15}),(?P<name>.*),(?P<method>[A-Z]+),(?P<size>\d{1,15}),"
+    rf"(?P<peer>.*),(?P<peer_count>\d{{1,15}}),state=(?P<state>{_WORD}),error=(?P<error>{_WORD})",
+    re.ASCII,
 )
 _TRANSFER_2015 = re.compile(
-    r"\((?P<count>\d+)-(?P<name>.*)-(?P<method>[A-Z]+)-(?P<size>\d+)-"
-    r"(?P<peer>.*)-(?P<peer_count>\d+)-state=(?P<state>\w+)-error=(?P<error>\w+)\)"
+    r"\((?P<count>\d{1,15})-(?P<name>.*)-(?P<method>[A-Z]+)-(?P<size>\d{1,15})-"
+    rf"(?P<peer>.*)-(?P<peer_count>\d{{1,15}})-state=(?P<state>{_WORD})-error=(?P<error>{_WORD})\)",
+    re.ASCII,
 )
 _BYTES = re.compile(
     r" total-bytes-read=(\d{1,15}) total-bytes-write=(\d{1,15})"
     r"(?: payload-bytes-read=(\d{1,15})/(\d{1,15}) \((-?nan|\d{1,9}\.\d\d)%\))?"
     r"(?: payload-bytes-write=(\d{1,15})/(\d{1,15}) \((-?nan|\d{1,9}\.\d\d)%\))?"
-    r"(?P<times>(?: [um]secs-to-[a-z-]+=-?\d+)*)\s*"
+    r"(?P<times>(?: [um]secs-to-[a-z-]+=-?\d{1,15})*)\s*",
+    re.ASCII,
 )
 _KEY = re.compile(rb" transfer (\(\d+-|.+?,\d+,)")
 _PAYLOAD = re.compile(rb" payload-bytes-(read|write)=(\d{1,15})/\d+ \((-?nan|\d{1,9}\.\d\d)%\)")

@@ -36,9 +36,13 @@ _LOG_NAME = re.compile(r".*(?:tgen|torctl)\.log.*")
 _COMPRESSED = re.compile(r"(.+)\.(?:gz|xz|zst)\Z")
 _SIDE_NAME = re.compile(r"(?:tgen|tor)-(client|server)")
 
-_STAMP = rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (\d{9,10}\.\d{1,9}) "
+_STAMP = rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (\d{9,10}\.(?:\d{6}|\d\d)) "
 STAMP = re.compile(_STAMP)
-"""The first three columns of every log line that we know; group 1 is the Unix time."""
+"""The first three columns of every log line that we know; group 1 is the Unix time.
+
+It has 2 or 6 decimals, so that one that is missing shows, and 9 digits before them in simulations,
+which begin in the year 2000.
+"""
 _TGEN_LINE = re.compile(_STAMP + rb"\[(?:message|info|debug|warning|error|critical)\] \[")
 _TORCTL_LINE = re.compile(
     _STAMP + rb"(?:650[ +-]|Starting torctl |NOTICE BOOTSTRAP |\[(?:WARNING|GAP|LOST|CLOCK)\] )"

@@ -8,6 +8,7 @@ gives them), so that the other tools' versions can be written exactly.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -21,21 +22,41 @@ PAYLOAD_MARKS_BYTES = (
 _DECILES = tuple(f"{index / 10:.1f}" for index in range(11))
 _NEVER = float("inf")
 
-_TRANSPORT_FIELDS = frozenset({"fd", "local", "proxy", "remote", "state", "error"})
-_STREAM_FIELDS = frozenset({
-    "id", "vertexid", "name", "peername", "sendsize", "recvsize", "sendstate", "recvstate", "error",
-})  # fmt: skip
-_BYTE_FIELDS = frozenset({
-    "total-bytes-recv", "total-bytes-send", "payload-bytes-recv", "payload-bytes-send",
-    "payload-progress-recv", "payload-progress-send",
-})  # fmt: skip
-_TIME_FIELDS = frozenset({
-    "created-ts", "now-ts", "usecs-to-socket-create", "usecs-to-socket-connect",
-    "usecs-to-proxy-init", "usecs-to-proxy-choice", "usecs-to-proxy-request",
-    "usecs-to-proxy-response", "usecs-to-command", "usecs-to-response",
-    "usecs-to-first-byte-recv", "usecs-to-last-byte-recv", "usecs-to-checksum-recv",
-    "usecs-to-first-byte-send", "usecs-to-last-byte-send", "usecs-to-checksum-send",
-})  # fmt: skip
+_NAME = r"[^,\[\]]+"
+_WORD = r"[A-Z][A-Z0-9_]*"
+_ENDPOINT = r"[^,\[\]]+:\d{1,5}"
+_SIZE = r"\d{1,15}"
+_PERCENT = r"(?:\d{1,9}\.\d\d%|\?%?)"  # always two decimals, so that a digit that is missing shows
+_MICROSECONDS = r"-?\d{1,15}"
+
+# The fields of each section and what they look like; later programs may write more.
+_SECTIONS: dict[str, dict[str, re.Pattern[str]]] = {
+    section: {name: re.compile(shape, re.ASCII) for name, shape in shapes.items()}
+    for section, shapes in {
+        "transport": {
+            "fd": r"-?\d{1,9}", "local": _ENDPOINT, "proxy": _ENDPOINT, "remote": _ENDPOINT,
+            "state": _WORD, "error": _WORD,
+        },
+        "stream": {
+            "id": _SIZE, "vertexid": _NAME, "name": _NAME, "peername": _NAME, "sendsize": _SIZE,
+            "recvsize": _SIZE, "sendstate": _WORD, "recvstate": _WORD, "error": _WORD,
+        },
+        "bytes": {
+            "total-bytes-recv": _SIZE, "total-bytes-send": _SIZE, "payload-bytes-recv": _SIZE,
+            "payload-bytes-send": _SIZE, "payload-progress-recv": _PERCENT,
+            "payload-progress-send": _PERCENT,
+        },
+        "times": dict.fromkeys((
+            "created-ts", "now-ts", "usecs-to-socket-create", "usecs-to-socket-connect",
+            "usecs-to-proxy-init", "usecs-to-proxy-choice", "usecs-to-proxy-request",
+            "usecs-to-proxy-response", "usecs-to-command", "usecs-to-response",
+            "usecs-to-first-byte-recv", "usecs-to-last-byte-recv", "usecs-to-checksum-recv",
+            "usecs-to-first-byte-send", "usecs-to-last-byte-send", "usecs-to-checksum-send",
+        ), _MICROSECONDS),
+    }.items()
+}  # fmt: skip
+_OTHER_FIELD = re.compile(r"[a-z][a-z-]*")
+_OTHER_VALUE = re.compile(r"[^\[\]]+")
 # elapsed_seconds name -> time_info name; {} is the direction, recv or send.
 _ELAPSED = (
     ("socket_create", "usecs-to-socket-create"),
@@ -198,14 +219,6 @@ def percent_of(text: bytes | str) -> float:
     return float(text[:-1])
 
 
-_EXPECTED = {
-    "transport": _TRANSPORT_FIELDS,
-    "stream": _STREAM_FIELDS,
-    "bytes": _BYTE_FIELDS,
-    "times": _TIME_FIELDS,
-}
-
-
 def sections_of(line: bytes) -> dict[str, dict[str, str]] | None:
     """Return the bracketed sections of a line by name, or None if one is not as it should be."""
     text = line.decode("utf-8", "replace").rstrip()
@@ -222,14 +235,30 @@ def sections_of(line: bytes) -> dict[str, dict[str, str]] | None:
     parts[-1] = parts[-1][:-1]
     for part in parts:
         name, _, inside = part.partition(" [")
-        if name not in _EXPECTED or name in sections:
+        if name not in _SECTIONS or name in sections:
             return None
-        pairs = [item.partition("=") for item in inside.split(",")]
-        fields = {key: value for key, _, value in pairs}
-        if not fields.keys() >= _EXPECTED[name] or len(fields) != len(pairs):
+        fields = _fields_of(inside, _SECTIONS[name])
+        if fields is None:
             return None
         sections[name] = fields
     return sections if "transport" in sections and "stream" in sections else None
+
+
+def _fields_of(inside: str, shapes: dict[str, re.Pattern[str]]) -> dict[str, str] | None:
+    """Return the fields of a section, or None if one is missing, there twice, or garbled."""
+    fields: dict[str, str] = {}
+    for item in inside.split(","):
+        key, _, value = item.partition("=")
+        shape = shapes.get(key)
+        is_whole = (
+            shape.fullmatch(value)
+            if shape
+            else _OTHER_FIELD.fullmatch(key) and _OTHER_VALUE.fullmatch(value)
+        )
+        if not is_whole or key in fields:
+            return None
+        fields[key] = value
+    return fields if fields.keys() >= shapes.keys() else None
 
 
 def port_of(endpoint: str) -> int:

@@ -35,6 +35,7 @@ class Corpus:
             )
         }
         conflux = _thinned(run["tor-client.onionperf.torctl"])
+        conflux_lf = conflux.replace(b"\r", b"")
         sample = (fixtures / "torctl/sample_400lines.torctl.log").read_bytes()
         old_tgen = (fixtures / "old-tgen/2019.tgen.log").read_bytes()
         of_2015 = (fixtures / "old-tgen/2015.tgen.log").read_bytes()
@@ -46,17 +47,15 @@ class Corpus:
             "tgen 2016": [_cut(_old_run(old_tgen) + answered)],
             "tgen 2015": [_cut(_run_of_2015(of_2015))],
             "tgen own": [_cut(own_tgen)],
-            "torctl CRLF": [_cut(sample), _cut(conflux.replace(b"\n", b"\r\n"))],
-            "torctl LF": [_cut(_long_stamps(sample.replace(b"\r", b""))), _cut(conflux)],
+            "torctl CRLF": [_cut(sample), _cut(conflux)],
+            "torctl LF": [_cut(_long_stamps(sample.replace(b"\r", b""))), _cut(conflux_lf)],
             "torctl 0.2": [_cut(_tor_02())],
             "torctl own": [_cut(own_torctl)],
         }
 
 
 def _cut(log: bytes) -> list[bytes]:
-    return log.splitlines(keepends=True) if b"\r" not in log else log.split(b"\n") and [
-        line + b"\n" for line in log.removesuffix(b"\n").split(b"\n")
-    ]  # fmt: skip
+    return [line + b"\n" for line in log.removesuffix(b"\n").split(b"\n")]
 
 
 def _thinned(torctl: bytes) -> bytes:
@@ -268,7 +267,7 @@ def _lose_block(log: Log, at: int, rng: random.Random) -> None:
         begin = rng.randrange(len(text) // _BLOCK_BYTES) * _BLOCK_BYTES
         fill = b"\0" * _BLOCK_BYTES if rng.random() < 0.5 else b""
         text = text[:begin] + fill + text[begin + _BLOCK_BYTES :]
-    log[at:] = [line + b"\n" for line in text.removesuffix(b"\n").split(b"\n")]
+    log[at:] = _cut(text)
 
 
 AMONG_LINES: tuple[Callable[[Log, int, random.Random], None], ...] = (
