@@ -16,6 +16,7 @@ import enum
 import hashlib
 import os
 import re
+import stat
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -173,13 +174,14 @@ class Input:
         try:
             if self.path is None:
                 self._head = stored = sys.stdin.buffer.read(_HEAD_BYTES)
+            elif what := _no_plain_file(self.path):
+                self.looks_like = what
+                return
             else:
                 with self._open() as file:
                     stored = file.read(_HEAD_BYTES)
         except OSError as error:
-            raise InputError(
-                self.name, f"cannot be read ({error.strerror})", "a log or a folder of logs"
-            ) from error
+            raise _unreadable(self.name, error) from error
         head = next(plain_blocks(iter([stored]), lambda _: None), b"")[:_HEAD_BYTES]
         lines = head.split(b"\n")
         for line in lines:
@@ -193,6 +195,14 @@ class Input:
             return
         self.kind = Kind.UNKNOWN if stored else Kind.EMPTY
         self.looks_like = _looks_like(stored, head)
+
+
+def _no_plain_file(path: Path) -> str:
+    """Say what a path is that would have us wait, or read without end; nothing of a plain file."""
+    mode = path.stat().st_mode
+    if stat.S_ISFIFO(mode):
+        return "a pipe, which can be read only once (standard input is read as -)"
+    return "" if stat.S_ISREG(mode) else "a device or a socket"
 
 
 def _looks_like(stored: bytes, head: bytes) -> str:
@@ -242,14 +252,18 @@ def _logs_of(path: Path) -> Iterator[Input]:
     if str(path) == "-":
         yield Input(None, "standard input", "", "")
         return
-    if not path.is_dir():
-        if not path.exists():
-            raise InputError(str(path), "does not exist", "a log or a folder of logs")
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        raise InputError(str(path), "does not exist", "a log or a folder of logs") from None
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+    if not is_folder:
         yield Input(path, path.name, "", _side_of(path.parent.name + "/" + path.name))
         return
     # A folder of one of the roles stands for itself, not for the measurement above it.
     top = path.resolve()
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path, onerror=_stop_walking):
         here = Path(folder)
         is_tor_data = "state" in names and "lock" in names  # OnionPerf keeps its logs there too
         folders[:] = sorted(
@@ -267,6 +281,14 @@ def _logs_of(path: Path) -> Iterator[Input]:
             # The same name whether the measurement's folder was given or one inside it.
             relative = whole.relative_to(root if top.is_relative_to(root) else top).as_posix()
             yield Input(file, relative, str(root), _side_of(f"{top.name}/{relative}"))
+
+
+def _stop_walking(error: OSError) -> None:
+    raise _unreadable(str(error.filename), error) from error
+
+
+def _unreadable(name: str, error: OSError) -> InputError:
+    return InputError(name, f"cannot be read ({error.strerror})", "a log or a folder of logs")
 
 
 def _side_of(name: str) -> str:
