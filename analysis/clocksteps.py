@@ -11,15 +11,40 @@ from typing import NamedTuple
 
 from perfmeasure.analysis.events import RejectedError
 
-_PAIR = re.compile(r"utc_ns=(\d{1,19}) monotonic_ns=(\d{1,19})(?: |\Z)", re.ASCII)
+_PAIR = re.compile(
+    r"utc_ns=(\d{1,19}) monotonic_ns=(\d{1,19}) reason=(?:start|minute|step)\Z", re.ASCII
+)
 _LEAST_STEP_NS = 1_000_000
 
 
 class ClockStep(NamedTuple):
-    """UTC was set by ``seconds`` (forward is positive) at or shortly before ``unix_ts``."""
+    """UTC was set by ``seconds`` (forward is positive) at or shortly before ``unix_ts``.
+
+    Without clock pairs it ``is_from_stamps``: less exact, and only back can be told.
+    """
 
     unix_ts: float
     seconds: float
+    is_from_stamps: bool = False
+
+
+class ClockPair(NamedTuple):
+    """What both clocks said at one moment."""
+
+    utc_ns: int
+    monotonic_ns: int
+
+
+def pair(text: str) -> ClockPair:
+    """Read ``utc_ns=N monotonic_ns=N …``.
+
+    Raises:
+        RejectedError: it is no pair.
+    """
+    match = _PAIR.match(text)
+    if match is None:
+        raise RejectedError("clock pair is cut or garbled")
+    return ClockPair(int(match[1]), int(match[2]))
 
 
 class ClockSteps:
@@ -27,23 +52,22 @@ class ClockSteps:
 
     def __init__(self) -> None:
         self.found: list[ClockStep] = []
-        self._last: tuple[int, int] | None = None
+        self._last: ClockPair | None = None
 
-    def read(self, text: str) -> float:
-        """Read ``utc_ns=N monotonic_ns=N …``; return the seconds of a step, 0 if there was none.
-
-        Raises:
-            RejectedError: it is no pair.
-        """
-        match = _PAIR.match(text)
-        if match is None:
-            raise RejectedError("clock pair is cut or garbled")
-        utc_ns, monotonic_ns = int(match[1]), int(match[2])
-        last, self._last = self._last, (utc_ns, monotonic_ns)
-        if last is None or monotonic_ns < last[1]:  # the machine was started anew
+    def stamps_fell(self, ts: float, seconds: float) -> float:
+        """Take that stamps fell by ``seconds`` to ``ts``; return the step, 0 if pairs tell of it."""
+        if self._last is not None:
             return 0.0
-        step_ns = (utc_ns - last[0]) - (monotonic_ns - last[1])
+        self.found.append(ClockStep(ts, -seconds, is_from_stamps=True))
+        return -seconds
+
+    def take(self, now: ClockPair) -> float:
+        """Take the next pair; return the seconds of a step, 0 if there was none."""
+        last, self._last = self._last, now
+        if last is None or now.monotonic_ns < last.monotonic_ns:  # the machine was started anew
+            return 0.0
+        step_ns = (now.utc_ns - last.utc_ns) - (now.monotonic_ns - last.monotonic_ns)
         if abs(step_ns) <= _LEAST_STEP_NS:
             return 0.0
-        self.found.append(ClockStep(utc_ns / 1e9, step_ns / 1e9))
+        self.found.append(ClockStep(now.utc_ns / 1e9, step_ns / 1e9))
         return step_ns / 1e9

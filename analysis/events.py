@@ -1,7 +1,8 @@
 """The text of Tor's control-port events, taken apart (control-spec, section 4.1).
 
 Each function takes what follows the event's name and gives a tuple, or raises `RejectedError` with
-the reason why the line cannot be used.
+the reason why the line cannot be used. What the reader of the control port notes of itself gives
+tuples as well: together they are the facts that `torctlscan` finds and `torctl` puts together.
 """
 
 from __future__ import annotations
@@ -42,6 +43,14 @@ _SHAPES = {
     "TIMEOUT_MS": _NUMBER,
     "TIME_CREATED": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?\Z", re.ASCII),
 }
+_STARTED = re.compile(
+    r"Starting torctl program on host (\S+) using Tor version (\S+)(?: \(\S*\))* status=.+"
+)
+_GAP = re.compile(
+    r"\[GAP\] control connection (?:(?P<lost>lost: .+)|back after \d+\.\d{1,9} seconds)"
+    r"|\[LOST\] (?P<entries>\d{1,15}) entries were not written: .+",
+    re.ASCII,
+)
 
 
 class RejectedError(Exception):
@@ -61,6 +70,7 @@ class StreamEvent(NamedTuple):
 class CircuitEvent(NamedTuple):
     """CIRC or CIRC_MINOR. ``path`` is of ``$FINGERPRINT~nickname``."""
 
+    name: str
     number: int
     status: str
     path: list[str]
@@ -104,6 +114,31 @@ class BuildTimeoutEvent(NamedTuple):
     quantile: float
 
 
+class Bandwidth(NamedTuple):
+    """All BW events of a log: bytes by Unix second, as three lists of the same length."""
+
+    seconds: list[int]
+    bytes_read: list[int]
+    bytes_written: list[int]
+
+
+class ReaderStarted(NamedTuple):
+    """A reader began. ``host`` and ``version`` (tor's) are empty where it does not say."""
+
+    host: str
+    version: str
+
+
+class ReaderGap(NamedTuple):
+    """Events may be missing: from here on (``lost``), up to here (``back``), or ``entries`` here.
+
+    ``lost_entries`` is how many these were, 0 with the other two.
+    """
+
+    kind: str
+    lost_entries: int
+
+
 def stream(text: str) -> StreamEvent:
     """Read ``ID STATUS CIRCUIT TARGET KEY=VALUE…``."""
     words = _words(text)
@@ -137,7 +172,7 @@ def circuit(text: str, name: str) -> CircuitEvent:
     values = _values(words[3 if path else 2 :], name)
     if "TIME_CREATED" in values and unix_ts(values["TIME_CREATED"]) is None:
         raise RejectedError(f"{name} with a TIME_CREATED that is none")
-    return CircuitEvent(int(words[0]), words[1], path, values)
+    return CircuitEvent(name, int(words[0]), words[1], path, values)
 
 
 def guard(text: str) -> GuardEvent:
@@ -179,6 +214,24 @@ def build_timeout(text: str) -> BuildTimeoutEvent:
         raise RejectedError("BUILDTIMEOUT_SET is cut or garbled")
     timeout_ms, quantile = int(values["TIMEOUT_MS"]), float(values["CUTOFF_QUANTILE"])
     return BuildTimeoutEvent(kind, timeout_ms, quantile)
+
+
+def reader_started(text: str) -> ReaderStarted:
+    """Read ``Starting torctl program on host HOST using Tor version VERSION … status=…``."""
+    match = _STARTED.fullmatch(text)
+    if match is None:
+        raise RejectedError("Starting line is cut or garbled")
+    return ReaderStarted(match[1], match[2])
+
+
+def reader_gap(text: str) -> ReaderGap:
+    """Read ``[GAP] control connection lost: …`` or ``back after …``, or ``[LOST] N entries …``."""
+    match = _GAP.fullmatch(text)
+    if match is None:
+        raise RejectedError("GAP or LOST is cut or garbled")
+    if match["entries"]:
+        return ReaderGap("entries", int(match["entries"]))
+    return ReaderGap("lost" if match["lost"] else "back", 0)
 
 
 def unix_ts(time_created: str) -> float | None:

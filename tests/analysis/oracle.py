@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _DATE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 _LEVEL = r"\[(?:message|info|debug|warning|error|critical)\] (?:\[[\w.:-]+\] ){1,2}"
-_TGEN = _DATE + r"(?P<ts>\d{9,10}\.\d{6}) " + _LEVEL
+_TGEN = _DATE + r"(?P<ts>\d{9,10}\.(?:\d{6}|\d\d)) " + _LEVEL
 _NAME = r"[^,\[\]]+"
 _WORD = r"[A-Z][A-Z0-9_]*"
 _SIZE = r"\d{1,15}"
@@ -125,7 +125,7 @@ _VALUES = {
     "TIMEOUT_MS": r"\d{1,15}", "CUTOFF_QUANTILE": r"0\.\d{1,9}|1\.0{1,9}", "ID": r"\d{1,15}",
 }  # fmt: skip
 _GAP = re.compile(
-    _TORCTL + r"(?:\[GAP\] control connection (?P<word>lost: .+|back after \d+\.\d{6} seconds)"
+    _TORCTL + r"(?:\[GAP\] control connection (?P<word>lost: .+|back after \d+\.\d{1,9} seconds)"
     r"|\[LOST\] (?P<lost>\d{1,15}) entries were not written: .+)"
 )
 _STARTING = re.compile(
@@ -173,6 +173,8 @@ class Oracle:
                 text = line.decode().rstrip("\r")
             except UnicodeDecodeError:
                 continue
+            if _INNER.search(text, 12):
+                continue  # two lines in one
             if text.isprintable() and (self._tgen(text.rstrip(" ")) or self._torctl(text)):
                 self.intact.add(number)
 
@@ -180,7 +182,10 @@ class Oracle:
 
     def _tgen(self, text: str) -> bool:
         if match := _NEW_LINE.fullmatch(text):
-            if (match["word"] == "status") is (match["times"] is not None):
+            times = _fields(match["times"]) if match["times"] else None
+            if (match["word"] == "status") is (times is not None):
+                return False
+            if times and int(times["created-ts"]) > int(times["now-ts"]):
                 return False
             self._tgen_line(match, match["word"])
         elif match := _CREATED.fullmatch(text):
@@ -237,7 +242,7 @@ class Oracle:
         words = text.split(" ", 5)
         pattern = _EVENT.get(words[4]) if len(words) == 6 and words[3] == "650" else None
         match = pattern.fullmatch(text) if pattern else None
-        if match is None or _INNER.search(text, 32) or " 650 " in words[5]:
+        if match is None or " 650 " in words[5]:
             return False
         fact: Fact = {**match.groupdict(), "ts": float(match["ts"])}
         for pair in re.findall(_PAIR, match["pairs"]):

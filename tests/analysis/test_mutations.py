@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,17 +114,20 @@ def test_damaged_logs_say_nothing_else(
     print(f"{kind}: {lines} lines in {seed} logs, {done.total()} mutations: {dict(done)}")
 
 
+_SORT = re.compile(
+    rb"\] \[(?:stream|transfer|driver)-\w+\]|Created new|Initializing|\[clock_pair\]"
+    rb"| 650 (?:STREAM|CIRC|CIRC_MINOR) \d+ [A-Z]+| 650.[A-Z_]+|\[CLOCK\]|Starting|\[GAP\] \w+ \w+ \w+|\[LOST\]"
+)
+
+
 def lines_to_cut(corpus: Corpus, kind: str) -> list[tuple[Log, int]]:
     """Return one place, with the lines around it, for each sort of line in the logs of a kind."""
-    found: dict[tuple[bytes, ...], tuple[Log, int]] = {}
+    found: dict[bytes, tuple[Log, int]] = {}
     for log in corpus.logs[kind]:
         for at, line in enumerate(log):
-            words = line.split(b" ")
-            sort = tuple(words[3:5]) if b" 650 " in line else tuple(words[4:8:3])
-            if b" 650 " in line and len(words) > 6:
-                sort += (words[6],)
-            if line[:2] == b"20" and sort not in found:
-                found[sort] = (log, at)
+            sort = _SORT.search(line)
+            if sort and sort[0] not in found:
+                found[sort[0]] = (log, at)
     return list(found.values())
 
 
