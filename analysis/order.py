@@ -7,6 +7,8 @@ rise. Where they fall, either a few lines are out of place, or the clock was set
 
 from __future__ import annotations
 
+import bisect
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,17 +16,11 @@ if TYPE_CHECKING:
 
     from perfmeasure.analysis.source import Fact
 
+    Withdraw = Callable[[int, str], None]
+
 _FEW = 3  # lines at most that are taken for out of place
 _AROUND = 16  # lines that are looked at before and after
-
-
-class Heard(NamedTuple):
-    """The stamps fall at a line, from ``before_ts`` (Unix seconds), and it or the other is no fact.
-
-    By it the size of a step is known better than by facts that lie further apart.
-    """
-
-    before_ts: float
+_REMEMBERED = 4096  # facts at least, to know a line that comes again
 
 
 class WentBack(NamedTuple):
@@ -41,45 +37,50 @@ class Order:
     with the number 0 are about the log as a whole; they stay with the one that follows.
     """
 
-    def __init__(self, withdraw: Callable[[int, str], None], start: type) -> None:
-        self._withdraw = withdraw
+    def __init__(self, start: type) -> None:
+        self._rejected: list[tuple[int, str]] = []
         self._start = start
         self._items: list[tuple[float, list[Fact]]] = []
         self._loose: list[Fact] = []  # of number 0, that wait for the fact to go with
         self._out: list[Fact] = []
+        self._given: list[tuple[float, NamedTuple]] = []  # the last of them, by stamp
         self._is_begin = True  # nothing has been handed on since the log's begin, or a step
 
-    def take(self, facts: Iterable[Fact]) -> list[Fact]:
+    def take(self, facts: Iterable[Fact], withdraw: Withdraw) -> list[Fact]:
         """Return facts in order, but for the last few, on which later ones may bear."""
         for fact in facts:
             self._loose.append(fact)
-            if isinstance(fact[2], Heard):
-                self._items.append((fact[2].before_ts, []))
             if fact[0]:
                 self._items.append((fact[1], self._loose))
                 self._loose = []
         self._settle(is_end=False)
         self._give(len(self._items) - 2 * _AROUND)
-        return self._taken()
+        return self._taken(withdraw)
 
-    def end(self) -> list[Fact]:
+    def end(self, withdraw: Withdraw) -> list[Fact]:
         """Return the rest."""
         self._settle(is_end=True)
         self._give(len(self._items))
         self._out += self._loose
         self._loose = []
-        return self._taken()
+        return self._taken(withdraw)
 
-    def _taken(self) -> list[Fact]:
+    def _taken(self, withdraw: Withdraw) -> list[Fact]:
+        for number, reason in self._rejected:
+            withdraw(number, reason)
+        self._rejected.clear()
         out, self._out = self._out, []
         return out
 
     def _give(self, count: int) -> None:
         """Hand on the first ``count`` items."""
-        for _, facts in self._items[: max(0, count)]:
-            self._out += [fact for fact in facts if not isinstance(fact[2], Heard)]
+        for ts, facts in self._items[: max(0, count)]:
+            self._out += facts
             self._is_begin = False
+            self._given.append((ts, facts[-1][2]))
         del self._items[: max(0, count)]
+        if len(self._given) > 2 * _REMEMBERED:
+            del self._given[:-_REMEMBERED]
 
     def _settle(self, *, is_end: bool) -> None:
         """Bring all items in order that have enough of others behind them."""
@@ -100,6 +101,9 @@ class Order:
         """
         items = self._items
         ts, highest = items[at][0], items[at - 1][0]
+        if self._is_again(items[at], at):
+            self._reject(items.pop(at), "out of order: the same line again")
+            return at
         ahead = at
         while ahead and at - ahead <= _FEW and items[ahead - 1][0] > ts:
             ahead -= 1
@@ -126,7 +130,20 @@ class Order:
         if not is_start:
             self._out.append((0, ts, WentBack(highest - ts)))
         self._is_begin = True
+        self._given.clear()
         return 1
+
+    def _is_again(self, item: tuple[float, list[Fact]], at: int) -> bool:
+        """Whether the same was there before; the items before ``at`` are in order."""
+        ts, facts = item
+        for known in (self._given, self._items[:at]):
+            for index in range(bisect.bisect_left(known, ts, key=itemgetter(0)), len(known)):
+                if known[index][0] != ts:
+                    break
+                other = known[index][1]
+                if facts[-1][2] == (other[-1][2] if isinstance(other, list) else other):
+                    return True
+        return False
 
     def _move_later(self, item: tuple[float, list[Fact]], begin: int) -> None:
         items = self._items
@@ -147,6 +164,6 @@ class Order:
             items.insert(at, item)
 
     def _reject(self, item: tuple[float, list[Fact]], reason: str) -> None:
-        for number, _, fact in item[1]:
-            if number and not isinstance(fact, Heard):
-                self._withdraw(number, reason)
+        for number, _, _ in item[1]:
+            if number:
+                self._rejected.append((number, reason))

@@ -186,11 +186,10 @@ def read_logs(logs: Sequence[Input], facts_of: FactsOf = scan.facts) -> TgenLog:
         for index, log in enumerate(logs):
             assembly.begin(is_whole=index in whole or log.path is None)
             try:
-                withdraw = log.counts.withdraw
-                order = Order(withdraw, Program)
+                order = Order(Program)
                 for facts in facts_of(log, is_whole=index in whole):
-                    assembly.take(order.take(facts), withdraw)
-                assembly.take(order.end(), withdraw)
+                    assembly.take(order.take(facts, log.counts.withdraw), log.counts.withdraw)
+                assembly.take(order.end(log.counts.withdraw), log.counts.withdraw)
             except NeedsWholeError:
                 whole.add(index)
                 break

@@ -164,6 +164,8 @@ class TgenScan:
                 self._old_status(number, line)
         except (ValueError, IndexError):
             return f"{'stream' if at >= 0 else 'transfer'}-status is cut or garbled"
+        except RejectedError as error:
+            return str(error)
         return ""
 
     def _status(self, number: int, line: bytes, at: int) -> None:
@@ -210,10 +212,16 @@ class TgenScan:
                 self._facts.append((number, ts, Progress(key[0], key[1], *reached)))
             begun.line = line
             return
+        self._check_order(key, ts)
         self._facts.append((number, ts, Seen(key[0], key[1], *reached, line)))
-        if not self._is_whole and ts > self._ended.get(key, 0.0):
+        if not self._is_whole:
             begun = self._open[key] = Begun(ts, line)
             begun.reach(ts, *reached)
+
+    def _check_order(self, key: Key, ts: float) -> None:
+        """Raise RejectedError if a line comes after the end of its transfer in this log."""
+        if ts <= self._ended.get(key, 0.0):
+            raise RejectedError("out of order: the transfer had ended")
 
     def _other(self, number: int, line: bytes) -> str | None:
         """Read a line that is not of the frequent kind.
@@ -268,9 +276,13 @@ class TgenScan:
             return "Created new stream is cut or garbled"
         if b"vertexid=passive-stream" in key[1]:
             return ""  # whose name is not known yet
+        try:
+            self._check_order(key, ts)
+        except RejectedError as error:
+            return str(error)
         self._close_one(key)
         self._facts.append((number, ts, Created(*key, line)))
-        if not self._is_whole and ts > self._ended.get(key, 0.0):
+        if not self._is_whole:
             self._open[key] = Begun(ts, line)
         return ""
 

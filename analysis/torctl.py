@@ -277,8 +277,8 @@ def read_logs(logs: Iterable[Input], facts_of: FactsOf = scan.facts) -> TorLog:
     """
     assembly = TorctlAssembly()
     for log in logs:
-        order = Order(log.counts.withdraw, ReaderStarted)
+        order = Order(ReaderStarted)
         for facts in facts_of(log, is_whole=False):
-            assembly.take(order.take(facts))
-        assembly.take(order.end())
+            assembly.take(order.take(facts, log.counts.withdraw))
+        assembly.take(order.end(log.counts.withdraw))
     return assembly.log

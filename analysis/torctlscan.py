@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfmeasure.analysis import clocksteps, events
 from perfmeasure.analysis.events import RejectedError
-from perfmeasure.analysis.order import Heard
 from perfmeasure.analysis.source import STAMP, last_stamp
 
 if TYPE_CHECKING:
@@ -135,16 +134,14 @@ class TorctlScan:
         fact = reader(text)
         self._is_in_data = self._is_in_reply = False
         if reader is events.bandwidth:
-            return ts, self._add_bandwidth(ts, *fact)
+            self._add_bandwidth(int(ts), *fact)
+            return ts, None
         return ts, fact
 
-    def _add_bandwidth(self, ts: float, read: int, written: int) -> Heard | None:
-        before_ts, self._second_ts = self._second_ts, ts
-        second = int(ts)
+    def _add_bandwidth(self, second: int, read: int, written: int) -> None:
         # Two counts in one second are all that went through.
         self._bytes_read[second] = self._bytes_read.get(second, 0) + read
         self._bytes_written[second] = self._bytes_written.get(second, 0) + written
-        return Heard(before_ts) if ts < before_ts else None
 
     def _other(self, line: bytes) -> tuple[float, NamedTuple | None]:
         """Read a line that is no one-line event of a name we know; no fact if it is of no use.

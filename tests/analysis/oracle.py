@@ -75,8 +75,8 @@ _OLD_TRANSPORT = re.compile(
     r"|\(TCP-\d{1,9}-[^,]*:\d{1,5}\)"
 )
 _OLD_TRANSFER = re.compile(
-    rf".+,\d{{1,15}},.*,[A-Z]+,\d{{1,15}},.*,\d{{1,15}},state={_WORD},error={_WORD}"
-    rf"|\(\d{{1,15}}-.*-[A-Z]+-\d{{1,15}}-.*-\d{{1,15}}-state={_WORD}-error={_WORD}\)"
+    rf"[^\[\]]+,\d{{1,15}},[^\[\]]*,[A-Z]+,\d{{1,15}},[^\[\]]*,\d{{1,15}},state={_WORD},error={_WORD}"
+    rf"|\(\d{{1,15}}-[^\[\]]*-[A-Z]+-\d{{1,15}}-[^\[\]]*-\d{{1,15}}-state={_WORD}-error={_WORD}\)"
 )
 _OLD_PAYLOAD = (
     r"(?: payload-bytes-{0}=(?P<{0}>\d{{1,15}})/\d{{1,15}}"
