@@ -102,7 +102,9 @@ class Order:
         items = self._items
         ts, highest = items[at][0], items[at - 1][0]
         if self._is_again(items[at], at):
-            self._reject(items.pop(at), "out of order: the same line again")
+            # Up to the last that was there before, whose stamp is the highest itself.
+            while at < len(items) and items[at][0] <= highest and self._is_again(items[at], at):
+                self._reject(items.pop(at), "out of order: the same line again")
             return at
         ahead = at
         while ahead and at - ahead <= _FEW and items[ahead - 1][0] > ts:

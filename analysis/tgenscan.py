@@ -130,6 +130,9 @@ class TgenScan:
     def batch(self, first: int, lines: list[bytes], counts: Counts) -> list[Fact]:
         """Return the facts in consecutive lines, of which the first has the number ``first``."""
         used = skipped = 0
+        if not any(lines):  # a disk's hole, or a file of nothing else: not line by line
+            counts.skipped += len(lines)
+            return self._taken()
         for number, line in enumerate(lines, first):
             reason = self._line(number, line)
             if reason is None:

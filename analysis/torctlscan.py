@@ -64,6 +64,9 @@ class TorctlScan:
         readers = self._readers
         facts: list[Fact] = []
         used = skipped = 0
+        if not any(lines):  # a disk's hole, or a file of nothing else: not line by line
+            counts.skipped += len(lines)
+            return facts
         for number, line in enumerate(lines, first):
             parts = line.split(b" ", 5)
             try:

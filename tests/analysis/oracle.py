@@ -69,10 +69,10 @@ _INITIALIZING = re.compile(
 _CLOCK = r"utc_ns=(?P<utc>\d{1,19}) monotonic_ns=\d{1,19} reason=(?:start|minute|step)"
 _TGEN_CLOCK = re.compile(_TGEN + r"\[clock_pair\] \[clock\] " + _CLOCK)
 
-_OLD_PEER = r"[^,]*:\d{1,5}"
+_OLD_PEER = r"[^:,\s]*:[^:,\s]*:\d{1,5}"
 _OLD_TRANSPORT = re.compile(
     rf"[A-Z]+,-?\d{{1,9}},{_OLD_PEER},{_OLD_PEER},{_OLD_PEER},state={_WORD},error={_WORD}"
-    r"|\(TCP-\d{1,9}-[^,]*:\d{1,5}\)"
+    rf"|\(TCP-\d{{1,9}}-(?:{_OLD_PEER}-)?{_OLD_PEER}\)"
 )
 _OLD_TRANSFER = re.compile(
     rf"[^\[\]]+,\d{{1,15}},[^\[\]]*,[A-Z]+,\d{{1,15}},[^\[\]]*,\d{{1,15}},state={_WORD},error={_WORD}"

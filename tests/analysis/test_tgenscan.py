@@ -68,8 +68,9 @@ def test_stamps_of_simulations_have_nine_digits(lines: type[Lines]) -> None:
 
 def test_after_the_end_each_line_counts(lines: type[Lines]) -> None:
     text = lines.outcome(1, 5, 0, 5000) + lines.status(3, 0, 5000, 10) * 3
-    facts, _ = scanned(text + lines.status(6, 0, 5000, 10) * 3)
-    assert facts == [(1, Ended), (2, Seen), (3, Seen), (4, Seen), (5, Seen), (0, LastLine)]
+    facts, counts = scanned(text + lines.status(6, 0, 5000, 10) * 3)
+    assert facts == [(1, Ended), (5, Seen), (0, LastLine)]
+    assert counts.rejected == {"out of order: the transfer had ended": 3}
 
 
 def test_whole(lines: type[Lines]) -> None:
