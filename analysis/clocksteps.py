@@ -55,7 +55,7 @@ class ClockSteps:
         self._last: ClockPair | None = None
 
     def stamps_fell(self, ts: float, seconds: float) -> float:
-        """Take that stamps fell by ``seconds`` to ``ts``; return the step, 0 if pairs tell of it."""
+        """Take that stamps fell by ``seconds`` to ``ts``; return the step, 0 if there are pairs."""
         if self._last is not None:
             return 0.0
         self.found.append(ClockStep(ts, -seconds, is_from_stamps=True))

@@ -36,13 +36,13 @@ _TRANSPORT_2015 = re.compile(
     rf"\(TCP-(?P<fd>-?\d{{1,9}})(?:-(?P<proxy>{_PEER}))??-(?P<remote>{_PEER})\)", re.ASCII
 )
 _TRANSFER = re.compile(
-    r"(?P<vertex>[^\[\]]+?),(?P<count>\d{1,15}),(?P<name>[^\[\]]*),(?P<method>[A-Z]+),(?P<size>\d{1,15}),"
-    rf"(?P<peer>[^\[\]]*),(?P<peer_count>\d{{1,15}}),state=(?P<state>{_WORD}),error=(?P<error>{_WORD})",
+    r"(?P<vertex>[^\[\]%]+?),(?P<count>\d{1,15}),(?P<name>[^\[\]%]*),(?P<method>[A-Z]+),(?P<size>\d{1,15}),"
+    rf"(?P<peer>[^\[\]%]*),(?P<peer_count>\d{{1,15}}),state=(?P<state>{_WORD}),error=(?P<error>{_WORD})",
     re.ASCII,
 )
 _TRANSFER_2015 = re.compile(
-    r"\((?P<count>\d{1,15})-(?P<name>[^\[\]]*)-(?P<method>[A-Z]+)-(?P<size>\d{1,15})-"
-    rf"(?P<peer>[^\[\]]*)-(?P<peer_count>\d{{1,15}})-state=(?P<state>{_WORD})-error=(?P<error>{_WORD})\)",
+    r"\((?P<count>\d{1,15})-(?P<name>[^\[\]%]*)-(?P<method>[A-Z]+)-(?P<size>\d{1,15})-"
+    rf"(?P<peer>[^\[\]%]*)-(?P<peer_count>\d{{1,15}})-state=(?P<state>{_WORD})-error=(?P<error>{_WORD})\)",
     re.ASCII,
 )
 _BYTES = re.compile(

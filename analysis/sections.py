@@ -66,7 +66,7 @@ def percent_of(text: str) -> float:
 
 
 def sections_of(line: bytes) -> Sections | None:
-    """Return the bracketed sections of a line by name, or None if not all of it is as it should be."""
+    """Return the bracketed sections of a line by name, or None if any of it is garbled."""
     try:
         text = line.decode().rstrip()
     except UnicodeDecodeError:

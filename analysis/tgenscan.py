@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from perfmeasure.analysis import clocksteps, oldlines
 from perfmeasure.analysis.events import RejectedError
-from perfmeasure.analysis.source import STAMP, last_stamp
 from perfmeasure.analysis.sections import Sections, is_framed, percent_of, sections_of
+from perfmeasure.analysis.source import STAMP, last_stamp
 from perfmeasure.analysis.transfers import Begun, ended_transfer, garbled
 
 if TYPE_CHECKING:
@@ -301,13 +301,13 @@ class TgenScan:
         except ValueError:
             return f"{word.decode()} is cut or garbled"
         size = sections["bytes"]
-        reached = (
+        reached: Reached = (
             int(size["payload-bytes-recv"]),
             int(size["payload-bytes-send"]),
             percent_of(size["payload-progress-recv"]),
             percent_of(size["payload-progress-send"]),
         )
-        self._has_ended(number, ts, Ended(*key, *reached, is_error, line))
+        self._has_ended(number, ts, Ended(key[0], key[1], *reached, is_error, line))
         return ""
 
     def _old_end(self, number: int, ts: float, line: bytes, word: bytes) -> str:

@@ -121,7 +121,7 @@ class TorctlScan:
         if stamp is None:
             raise RejectedError("no time stamp")
         name, _, values = line[stamp.end() + 4 :].partition(b" ")
-        if not values.strip():
+        if not values.strip() or name != name.rstrip():
             raise RejectedError(f"{name.decode().rstrip()} without its values")
         if b" 650 " in values or _INNER_STAMP.search(values):
             raise RejectedError("two events on one line")
@@ -165,6 +165,8 @@ class TorctlScan:
         self._is_in_data = self._is_in_reply = False
         if not text.isprintable() or "\ufffd" in text:
             raise RejectedError("line with bytes that are no text")
+        if _INNER_STAMP.search(line, stamp.end()):
+            raise RejectedError("two events on one line")
         if text.startswith("Starting torctl program on host "):
             self._has_crlf = False
             return ts, events.reader_started(text)

@@ -121,7 +121,7 @@ def _tor_02() -> bytes:
     hops = [f"${letter * 40}{sep}{name}" for letter, sep, name in (
         ("A", "=", "guard"), ("B", "~", "middle"), ("C", "=", "exit"),
     )]  # fmt: skip
-    events = []
+    events: list[tuple[float, str]] = []
     for number in range(4, 24):
         begin = 1456703000 + 10 * number
         events += [(begin, f"CIRC {number} LAUNCHED")]
@@ -137,15 +137,17 @@ def _tor_02() -> bytes:
             (begin + 4, f"STREAM {number} CLOSED {number} 216.17.99.183:6666"),
             (begin + 6, f"CIRC {number} CLOSED {','.join(hops)}"),
         ]
-    return b"".join(
-        f"2016-02-28 23:59:51 {ts:.2f} 650 {text}\r\n".encode() for ts, text in events
-    )
+    return b"".join(f"2016-02-28 23:59:51 {ts:.2f} 650 {text}\r\n".encode() for ts, text in events)
 
 
 def _own(lines: type[Lines]) -> tuple[bytes, bytes]:
     """Write the logs of a perfmeasure run with clock pairs, a gap, lost entries and a restart."""
     tgen, torctl = [lines.initializing(0)], []
-    torctl.append(lines.note(0, "Starting torctl program on host vm using Tor version 0.4.9.11 status=recommended"))
+    torctl.append(
+        lines.note(
+            0, "Starting torctl program on host vm using Tor version 0.4.9.11 status=recommended"
+        )
+    )
     step = 0.0
     for number in range(20):
         begin = 10 + 60.0 * number
@@ -158,17 +160,40 @@ def _own(lines: type[Lines]) -> tuple[bytes, bytes]:
         if number == 15:
             tgen.append(lines.initializing(begin + step))
             torctl.append(lines.note(begin + step, "[GAP] control connection lost: it was closed"))
-            torctl.append(lines.note(begin + step + 0.5, "[GAP] control connection back after 0.500000 seconds"))
-            torctl.append(lines.note(begin + step + 0.5, "[LOST] 7 entries were not written: No space left on device"))
+            torctl.append(
+                lines.note(
+                    begin + step + 0.5, "[GAP] control connection back after 0.500000 seconds"
+                )
+            )
+            torctl.append(
+                lines.note(
+                    begin + step + 0.5, "[LOST] 7 entries were not written: No space left on device"
+                )
+            )
         at, port, count = begin + step, 5000 + number, number % 15
         tgen.append(lines.created(at + 1, count, port))
         tgen += [lines.status(at + 1 + part, count, port, 100 * part) for part in (1, 4, 7, 9)]
         error = "NONE" if number % 5 else "TIMEOUT"
         tgen.append(lines.outcome(at + 1, at + 12, count, port, error=error))
         torctl.append(lines.circuit_events(at, number % 15 + 1))
-        torctl.append(lines.event(at + 0.5, f"BUILDTIMEOUT_SET COMPUTED TOTAL_TIMES=20 TIMEOUT_MS={1500 + number} XM=46 ALPHA=5.860938 CUTOFF_QUANTILE=0.800000 TIMEOUT_RATE=0.000000 CLOSE_MS=60000 CLOSE_RATE=0.000000"))
-        torctl.append(lines.event(at + 0.6, f"GUARD ENTRY ${'A' * 40}~a {'NEW UP DOWN DROPPED'.split()[number % 4]}"))
-        torctl.append(lines.event(at + 0.7, f"ORCONN ${'A' * 40}~a {'LAUNCHED CONNECTED CLOSED'.split()[number % 3]} ID={number // 3}"))
+        torctl.append(
+            lines.event(
+                at + 0.5,
+                f"BUILDTIMEOUT_SET COMPUTED TOTAL_TIMES=20 TIMEOUT_MS={1500 + number} XM=46 ALPHA=5.860938 CUTOFF_QUANTILE=0.800000 TIMEOUT_RATE=0.000000 CLOSE_MS=60000 CLOSE_RATE=0.000000",
+            )
+        )
+        torctl.append(
+            lines.event(
+                at + 0.6,
+                f"GUARD ENTRY ${'A' * 40}~a {['NEW', 'UP', 'DOWN', 'DROPPED'][number % 4]}",
+            )
+        )
+        torctl.append(
+            lines.event(
+                at + 0.7,
+                f"ORCONN ${'A' * 40}~a {['LAUNCHED', 'CONNECTED', 'CLOSED'][number % 3]} ID={number // 3}",
+            )
+        )
         torctl.append(lines.stream_events(at + 1, at + 12, number % 15 + 1, port, number % 15 + 1))
         torctl.append(lines.event(at + 13, "BW 10 20"))
     return "".join(tgen).encode(), "".join(torctl).encode()
@@ -195,12 +220,22 @@ def _overwrite(line: bytes, rng: random.Random) -> bytes:
 def _digit(line: bytes, rng: random.Random) -> bytes:
     places = [at for at, byte in enumerate(line) if 48 <= byte <= 57] or [0]
     at = rng.choice(places)
-    return line[:at] + rng.choice((b"", b"%d" % rng.randrange(10), b"00", b"_", b"-", b".")) + line[at + 1 :]
+    return (
+        line[:at]
+        + rng.choice((b"", b"%d" % rng.randrange(10), b"00", b"_", b"-", b"."))
+        + line[at + 1 :]
+    )
 
 
 def _insert(line: bytes, rng: random.Random) -> bytes:
     at = rng.randrange(len(line) + 1)
-    return line[:at] + rng.choice((rng.randbytes(rng.randint(1, 30)), b",", b" ", b"=", b"\r", b"]", b"\xc3\xa9")) + line[at:]
+    return (
+        line[:at]
+        + rng.choice(
+            (rng.randbytes(rng.randint(1, 30)), b",", b" ", b"=", b"\r", b"]", b"\xc3\xa9")
+        )
+        + line[at:]
+    )
 
 
 def _delete(line: bytes, rng: random.Random) -> bytes:

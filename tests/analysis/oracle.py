@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _DATE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
-_LEVEL = r"\[(?:message|info|debug|warning|error|critical)\] (?:\[[\w.:-]+\] ){1,2}"
+_LEVEL = r"\[(?:message|info|debug|warning|error|critical)\] (?:\[[A-Za-z0-9_.:-]+\] ){1,2}"
 _TGEN = _DATE + r"(?P<ts>\d{9,10}\.(?:\d{6}|\d\d)) " + _LEVEL
 _NAME = r"[^,\[\]]+"
 _WORD = r"[A-Z][A-Z0-9_]*"
@@ -57,6 +57,8 @@ _TIMES = _section("times", {
     **{f"usecs-to-{step}-{way}": _TIME for way in ("recv", "send") for step in _PAYLOAD_STEPS},
     "now-ts": _TIME,
 })  # fmt: skip
+_FIELDS = set(re.findall(r"([a-z][a-z-]*)=", _TRANSPORT + _STREAM + _BYTES + _TIMES))
+_ANY_FIELD = re.compile(r",([a-z][a-z-]*)=[^,\[\]]+")  # later programs may have more
 _NEW_LINE = re.compile(
     _TGEN + rf"\[stream-(?P<word>status|success|error)\] transport {_TRANSPORT} stream {_STREAM}"
     rf" bytes {_BYTES}(?: times {_TIMES})?"
@@ -75,8 +77,8 @@ _OLD_TRANSPORT = re.compile(
     rf"|\(TCP-\d{{1,9}}-(?:{_OLD_PEER}-)?{_OLD_PEER}\)"
 )
 _OLD_TRANSFER = re.compile(
-    rf"[^\[\]]+,\d{{1,15}},[^\[\]]*,[A-Z]+,\d{{1,15}},[^\[\]]*,\d{{1,15}},state={_WORD},error={_WORD}"
-    rf"|\(\d{{1,15}}-[^\[\]]*-[A-Z]+-\d{{1,15}}-[^\[\]]*-\d{{1,15}}-state={_WORD}-error={_WORD}\)"
+    rf"[^\[\]%]+,\d{{1,15}},[^\[\]%]*,[A-Z]+,\d{{1,15}},[^\[\]%]*,\d{{1,15}},state={_WORD},error={_WORD}"
+    rf"|\(\d{{1,15}}-[^\[\]%]*-[A-Z]+-\d{{1,15}}-[^\[\]%]*-\d{{1,15}}-state={_WORD}-error={_WORD}\)"
 )
 _OLD_PAYLOAD = (
     r"(?: payload-bytes-{0}=(?P<{0}>\d{{1,15}})/\d{{1,15}}"
@@ -181,14 +183,15 @@ class Oracle:
     # ---- reading -------------------------------------------------------------------------------
 
     def _tgen(self, text: str) -> bool:
-        if match := _NEW_LINE.fullmatch(text):
+        known = _ANY_FIELD.sub(lambda field: field[0] if field[1] in _FIELDS else "", text)
+        if match := _NEW_LINE.fullmatch(known):
             times = _fields(match["times"]) if match["times"] else None
             if (match["word"] == "status") is (times is not None):
                 return False
             if times and int(times["created-ts"]) > int(times["now-ts"]):
                 return False
             self._tgen_line(match, match["word"])
-        elif match := _CREATED.fullmatch(text):
+        elif match := _CREATED.fullmatch(known):
             self._tgen_line(match, "created")
         elif match := _OLD_LINE.fullmatch(text):
             return self._old_line(match)
@@ -198,7 +201,7 @@ class Oracle:
             self.clocks.add(int(match["utc"]) / 1e9)
         else:
             return False
-        return True
+        return known == text  # one of a later program need not be used
 
     def _tgen_line(self, match: re.Match[str], word: str) -> None:
         groups = match.groupdict()
@@ -241,13 +244,13 @@ class Oracle:
             return True
         words = text.split(" ", 5)
         pattern = _EVENT.get(words[4]) if len(words) == 6 and words[3] == "650" else None
-        match = pattern.fullmatch(text) if pattern else None
+        match = pattern.fullmatch(text) if pattern and text.isascii() else None
         if match is None or " 650 " in words[5]:
             return False
         fact: Fact = {**match.groupdict(), "ts": float(match["ts"])}
         for pair in re.findall(_PAIR, match["pairs"]):
             key, _, value = pair[1:].partition("=")
-            if key in fact or key in _VALUES and not re.fullmatch(_VALUES[key], value, re.ASCII):
+            if key in fact or (key in _VALUES and not re.fullmatch(_VALUES[key], value, re.ASCII)):
                 return False
             fact[key] = value
         if words[4] == "BUILDTIMEOUT_SET" and not {"TIMEOUT_MS", "CUTOFF_QUANTILE"} <= fact.keys():
@@ -297,8 +300,14 @@ class Oracle:
         )
 
     def _transfer(self, record: dict[str, Any]) -> Iterator[str]:
-        transport, stream = record["transport_info"], record["stream_info"]
-        size, times = record.get("byte_info"), record.get("time_info")
+        transport, stream, size, times = (
+            {name: value for name, value in record[section].items() if name in _FIELDS}
+            if section in record
+            else None
+            for section in ("transport_info", "stream_info", "byte_info", "time_info")
+        )
+        assert transport is not None
+        assert stream is not None
         facts = self.lines.get(_key(transport, stream), [])
         same = [
             fact
@@ -359,12 +368,12 @@ class Oracle:
         method = r"PUT" if record["method"] == "PUT" else r"(?!PUT)[A-Z]+"
         size, error = record["filesize_bytes"], record["error_code"]
         if is_of_2015:
-            texts = {f"(TCP-{transport['fd']}-{'-'.join(ends[index:])})" for index in (1, 2)}
+            texts = {f"{transport['fd']}-{'-'.join(ends[index:])})" for index in (1, 2)}
             shape = rf"\({count}-{re.escape(name)}-{method}-0*{size}-{re.escape(peer)}-\d+-state=\w+-error={error}\)"
             of_it = rf"\({count}-{re.escape(name)}-.*"
         else:
             state = f"state={transport['state']},error={transport['error']}"
-            texts = {",".join((kind, transport["fd"], *ends, state)) for kind in ("TCP", "UDP")}
+            texts = {",".join((transport["fd"], *ends, state))}
             shape = rf"{re.escape(vertex)},{count},{re.escape(name)},{method},0*{size},{re.escape(peer)},\d+,state=\w+,error={error}"
             of_it = rf"{re.escape(vertex)},{count},.*"
         facts = [fact for fact in self.old if re.fullmatch(of_it, fact["transfer"])]
@@ -372,7 +381,7 @@ class Oracle:
         same = [
             fact
             for fact in facts
-            if fact["transport"] in texts
+            if re.sub(r"^\(?[A-Z]+[,-]", "", fact["transport"]) in texts
             and re.fullmatch(shape, fact["transfer"])
             and fact["word"] == words[record["is_complete"]]
             and int(fact["total_read"]) == record["total_bytes_read"]
@@ -458,9 +467,7 @@ class Oracle:
                     said.append((f"{state}:{query}" if query else state, fact))
         yield from self._named(record["elapsed_seconds"], start, said)
         streams = [s for s in self.events["STREAM"] if str(int(s["circuit"])) == number]
-        if not (
-            self._is_said(start, facts + streams) or self._is_said(start, facts, "created")
-        ):
+        if not (self._is_said(start, facts + streams) or self._is_said(start, facts, "created")):
             yield "its start"
         for index, (hop, *at) in enumerate(record.get("path", [])):
             with_it = [f for f in facts if f["hops"][index : index + 1] == [hop]]
@@ -535,9 +542,7 @@ class Oracle:
         number = name.partition("#")[0]
         facts = [f for f in self.events["ORCONN"] if f.get("ID", f["endpoint"]) == number]
         start = record["unix_ts_start"]
-        yield from self._named(
-            record["elapsed_seconds"], start, [(f["status"], f) for f in facts]
-        )
+        yield from self._named(record["elapsed_seconds"], start, [(f["status"], f) for f in facts])
         yield from self._end(record, facts)
         if not self._is_said(start, facts):
             yield "its start"

@@ -1,6 +1,6 @@
 """Damaged logs of all kinds: no exception, and no record that differs from what its lines say.
 
-The figures of a run at full length (``--long``): docs/development.md says how to read a failure.
+The figures of a run at full length (``--long``): pytest -s shows its figures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ KINDS = (
     "torctl CRLF", "torctl LF", "torctl 0.2", "torctl own",
 )  # fmt: skip
 # Reasons for which a line is rejected that is whole: they are about the lines around it.
-_WHOLE_BUT_REJECTED = ("the same end of a transfer again", "out of order", "event is cut: its line end")
+_WHOLE_BUT_REJECTED = (
+    "the same end of a transfer again",
+    "out of order",
+    "event is cut: its line end",
+)
 
 
 @pytest.fixture(scope="session")
@@ -111,12 +115,15 @@ def test_damaged_logs_say_nothing_else(
         lines += len(piece)
         done.update(what)
         check(piece, tmp_path / "a.log", f"{kind} {seed}")
-    print(f"{kind}: {lines} lines in {seed} logs, {done.total()} mutations: {dict(done)}")
+    print(  # noqa: T201 - shown with -s
+        f"{kind}: {lines} lines in {seed} logs, {done.total()} mutations: {dict(done)}"
+    )
 
 
 _SORT = re.compile(
     rb"\] \[(?:stream|transfer|driver)-\w+\]|Created new|Initializing|\[clock_pair\]"
-    rb"| 650 (?:STREAM|CIRC|CIRC_MINOR) \d+ [A-Z]+| 650.[A-Z_]+|\[CLOCK\]|Starting|\[GAP\] \w+ \w+ \w+|\[LOST\]"
+    rb"| 650 (?:STREAM|CIRC|CIRC_MINOR) \d+ [A-Z]+| 650.[A-Z_]+|\[CLOCK\]|Starting"
+    rb"|\[GAP\] \w+ \w+ \w+|\[LOST\]"
 )
 
 
@@ -142,7 +149,6 @@ def test_a_line_cut_at_every_byte(
             for end in (b"", b"\n"):
                 piece = [*log[max(0, at - 3) : at], line[:length] + end, *log[at + 1 : at + 4]]
                 check(piece, tmp_path / "a.log", f"{kind} cut at {length}")
-    print(f"{kind}: {len(sorts)} sorts of lines")
 
 
 def test_the_oracle_notices(corpus: Corpus, tmp_path: Path) -> None:
