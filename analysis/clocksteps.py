@@ -11,15 +11,21 @@ from typing import NamedTuple
 
 from perfmeasure.analysis.events import RejectedError
 
-_PAIR = re.compile(r"utc_ns=(\d{1,19}) monotonic_ns=(\d{1,19})(?: |\Z)", re.ASCII)
+_PAIR = re.compile(
+    r"utc_ns=(\d{1,19}) monotonic_ns=(\d{1,19}) reason=(?:start|minute|step)\Z", re.ASCII
+)
 _LEAST_STEP_NS = 1_000_000
 
 
 class ClockStep(NamedTuple):
-    """UTC was set by ``seconds`` (forward is positive) at or shortly before ``unix_ts``."""
+    """UTC was set by ``seconds`` (forward is positive) at or shortly before ``unix_ts``.
+
+    Without clock pairs it ``is_from_stamps``: less exact, and only back can be told.
+    """
 
     unix_ts: float
     seconds: float
+    is_from_stamps: bool = False
 
 
 class ClockPair(NamedTuple):
@@ -47,6 +53,13 @@ class ClockSteps:
     def __init__(self) -> None:
         self.found: list[ClockStep] = []
         self._last: ClockPair | None = None
+
+    def stamps_fell(self, ts: float, seconds: float) -> float:
+        """Take that stamps fell by ``seconds`` to ``ts``; return the step, 0 if there are pairs."""
+        if self._last is not None:
+            return 0.0
+        self.found.append(ClockStep(ts, -seconds, is_from_stamps=True))
+        return -seconds
 
     def take(self, now: ClockPair) -> float:
         """Take the next pair; return the seconds of a step, 0 if there was none."""

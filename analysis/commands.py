@@ -28,6 +28,8 @@ from perfmeasure.units import format_bytes
 
 _FAULTS_SHOWN = 20
 _NICKNAME = re.compile(r"[A-Za-z0-9._-]+\Z")
+# What cannot be read is told by the readers, as any other input that cannot be used.
+_PATH = click.Path(path_type=Path, readable=False)
 
 
 @click.command("analyze")
@@ -193,9 +195,7 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
 
 
 @click.command("validate")
-@click.argument(
-    "paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=_PATH)
 def validate_command(paths: tuple[Path, ...]) -> None:
     """Check databases against their schema."""
     invalid = 0

@@ -26,10 +26,31 @@ _CIRCUIT_STATUSES = {
 }
 _CONNECTION_STATUSES = frozenset({"NEW", "LAUNCHED", "CONNECTED", "FAILED", "CLOSED"})
 _GUARD_STATUSES = frozenset({"NEW", "UP", "DOWN", "DROPPED", "BAD", "GOOD", "BAD_L2", "GOOD_L2"})
+_BUILD_TIMEOUT_KINDS = frozenset({"COMPUTED", "RESET", "SUSPENDED", "DISCARD", "RESUME"})
 _WORD = re.compile(r'(?:[^ "]|"(?:[^"\\]|\\.)*")+')
-_TARGET = re.compile(r"\S*:\d{1,5}\Z", re.ASCII)
-_TIME_CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?\Z", re.ASCII)
+_TARGET = re.compile(r'[^\s"=]*:\d{1,5}\Z', re.ASCII)
 _NUMBER = re.compile(r"\d{1,15}\Z", re.ASCII)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"\Z')
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*\Z")
+# What the values look like that are used; where one does not, the line is cut or garbled.
+_SHAPES = {
+    **dict.fromkeys(("HS_STATE", "OLD_PURPOSE", "PURPOSE", "REASON", "REMOTE_REASON"), _NAME),
+    "CONFLUX_ID": re.compile(r"[0-9A-F]+\Z"),
+    "CUTOFF_QUANTILE": re.compile(r"(?:0\.\d{1,9}|1\.0{1,9})\Z", re.ASCII),
+    "ID": _NUMBER,
+    "REND_QUERY": re.compile(r"[a-z2-7]+\Z"),
+    "SOURCE_ADDR": re.compile(r"\S+:\d{1,5}\Z", re.ASCII),
+    "TIMEOUT_MS": _NUMBER,
+    "TIME_CREATED": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?\Z", re.ASCII),
+}
+_STARTED = re.compile(
+    r"Starting torctl program on host (\S+) using Tor version (\S+)(?: \(\S*\))* status=.+"
+)
+_GAP = re.compile(
+    r"\[GAP\] control connection (?:(?P<lost>lost: .+)|back after \d+\.\d{1,9} seconds)"
+    r"|\[LOST\] (?P<entries>\d{1,15}) entries were not written: .+",
+    re.ASCII,
+)
 
 
 class RejectedError(Exception):
@@ -135,7 +156,9 @@ def stream(text: str) -> StreamEvent:
     if not _TARGET.match(words[3]):
         raise RejectedError("STREAM with a target that is none")
     values = {
-        key: value for key, value in _values(words[4:]).items() if not key.startswith("SOCKS_")
+        key: value
+        for key, value in _values(words[4:], "STREAM").items()
+        if not key.startswith("SOCKS_")
     }
     return StreamEvent(int(words[0]), words[1], int(words[2]), words[3], values)
 
@@ -155,8 +178,8 @@ def circuit(text: str, name: str) -> CircuitEvent:
             raise RejectedError(f"{name} with a path that is none")
         if "=" in words[2]:
             path = [hop.replace("=", "~") for hop in path]
-    values = _values(words[3 if path else 2 :])
-    if "TIME_CREATED" in values and not _TIME_CREATED.match(values["TIME_CREATED"]):
+    values = _values(words[3 if path else 2 :], name)
+    if "TIME_CREATED" in values and unix_ts(values["TIME_CREATED"]) is None:
         raise RejectedError(f"{name} with a TIME_CREATED that is none")
     return CircuitEvent(name, int(words[0]), words[1], path, values)
 
@@ -169,15 +192,18 @@ def guard(text: str) -> GuardEvent:
     match = HOP.match(words[1])
     if match is None:
         raise RejectedError("GUARD without a fingerprint")
+    _values(words[3:], "GUARD")
+    if not _NAME.match(words[0]):
+        raise RejectedError("GUARD is cut or garbled")
     return GuardEvent(words[0], match[1].upper(), match[2] or "", words[2])
 
 
 def connection(text: str) -> ConnectionEvent:
     """Read ``ENDPOINT STATUS [KEY=VALUE…]``."""
     words = text.split(" ")
-    if len(words) < 2 or words[1] not in _CONNECTION_STATUSES:
+    if len(words) < 2 or words[1] not in _CONNECTION_STATUSES or not words[0] or '"' in words[0]:
         raise RejectedError("ORCONN is cut or garbled")
-    return ConnectionEvent(_values(words[2:]).get("ID", words[0]), words[0], words[1])
+    return ConnectionEvent(_values(words[2:], "ORCONN").get("ID", words[0]), words[0], words[1])
 
 
 def relay_status(line: bytes) -> RelayStatus | None:
@@ -193,40 +219,36 @@ def bandwidth(text: str) -> tuple[int, int]:
     words = text.split(" ")
     if len(words) < 2 or not _are_numbers(words[0], words[1]):
         raise RejectedError("BW is cut or garbled")
+    _values(words[2:], "BW")
     return int(words[0]), int(words[1])
 
 
 def build_timeout(text: str) -> BuildTimeoutEvent:
     """Read ``KIND … TIMEOUT_MS=… CUTOFF_QUANTILE=…``."""
-    kind, _, rest = text.partition(" ")
-    values = _values(rest.split(" "))
-    try:
-        timeout_ms, quantile = int(values["TIMEOUT_MS"][:15]), float(values["CUTOFF_QUANTILE"])
-    except (KeyError, ValueError):
-        raise RejectedError("BUILDTIMEOUT_SET is cut or garbled") from None
-    if not (timeout_ms >= 0 and 0 <= quantile <= 1):
+    kind, *words = text.split(" ")
+    values = _values(words, "BUILDTIMEOUT_SET")
+    if kind not in _BUILD_TIMEOUT_KINDS or not values.keys() >= {"TIMEOUT_MS", "CUTOFF_QUANTILE"}:
         raise RejectedError("BUILDTIMEOUT_SET is cut or garbled")
+    timeout_ms, quantile = int(values["TIMEOUT_MS"]), float(values["CUTOFF_QUANTILE"])
     return BuildTimeoutEvent(kind, timeout_ms, quantile)
 
 
 def reader_started(text: str) -> ReaderStarted:
-    """Read ``Starting torctl program on host HOST using Tor version VERSION …``."""
-    words = text.split()
-    has_version = "version" in words[:-1]
-    return ReaderStarted(
-        words[5] if len(words) > 5 else "",
-        words[words.index("version") + 1] if has_version else "",
-    )
+    """Read ``Starting torctl program on host HOST using Tor version VERSION … status=…``."""
+    match = _STARTED.fullmatch(text)
+    if match is None:
+        raise RejectedError("Starting line is cut or garbled")
+    return ReaderStarted(match[1], match[2])
 
 
 def reader_gap(text: str) -> ReaderGap:
-    """Read ``[GAP] control connection lost …`` or ``back …``, or ``[LOST] N entries …``."""
-    if text.startswith("[LOST] "):
-        words = text.split()
-        if len(words) < 2 or not _are_numbers(words[1]):
-            raise RejectedError("a count of lost entries that is no number")
-        return ReaderGap("entries", int(words[1]))
-    return ReaderGap("lost" if text.startswith("[GAP] control connection lost") else "back", 0)
+    """Read ``[GAP] control connection lost: …`` or ``back after …``, or ``[LOST] N entries …``."""
+    match = _GAP.fullmatch(text)
+    if match is None:
+        raise RejectedError("GAP or LOST is cut or garbled")
+    if match["entries"]:
+        return ReaderGap("entries", int(match["entries"]))
+    return ReaderGap("lost" if match["lost"] else "back", 0)
 
 
 def unix_ts(time_created: str) -> float | None:
@@ -247,8 +269,19 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _values(words: Iterable[str]) -> dict[str, str]:
-    return {key: value for key, is_pair, value in (w.partition("=") for w in words) if is_pair}
+def _values(words: Iterable[str], name: str) -> dict[str, str]:
+    """Return the keywords of the event ``name``, each of which is there once."""
+    values: dict[str, str] = {}
+    for word in words:
+        key, is_pair, value = word.partition("=")
+        shape = _SHAPES.get(key)
+        if shape and not shape.match(value):
+            raise RejectedError(f"{name} with a {key} that is none")
+        is_whole = is_pair and _NAME.match(key) and ('"' not in value or _QUOTED.match(value))
+        if not is_whole or key in values:
+            raise RejectedError(f"{name} with a keyword that is cut or garbled")
+        values[key] = value
+    return values
 
 
 def _are_numbers(*words: str) -> bool:

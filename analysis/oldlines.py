@@ -14,14 +14,8 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from perfmeasure.analysis.transfers import (
-    Begun,
-    Transfer,
-    elapsed_payload,
-    garbled,
-    port_of,
-    whole_number,
-)
+from perfmeasure.analysis.sections import is_framed
+from perfmeasure.analysis.transfers import Begun, Transfer, elapsed_payload, garbled, port_of
 
 _STEPS = (
     "socket-create", "socket-connect", "proxy-init", "proxy-choice", "proxy-request",
@@ -31,28 +25,39 @@ _STEPS_2015 = _STEPS[6:]
 _NO_PEER = "NULL:0.0.0.0:0"
 _LONGEST_STEP_US = 10**12  # 11 days; an old TGen prints a time of day where it has no start
 
-_PEER = r"[^:]*:[^:]*:\d+"
+_WORD = r"[A-Z][A-Z0-9_]*"
+_PEER = r"[^:,\s]*:[^:,\s]*:\d{1,5}"
 _TRANSPORT = re.compile(
-    r"[A-Z]+,(?P<fd>-?\d+),(?P<local>.*:[^:,]*:\d+),(?P<proxy>.*:[^:,]*:\d+),"
-    r"(?P<remote>.*:[^:,]*:\d+),state=(?P<state>\w+),error=(?P<error>\w+)"
+    rf"[A-Z]+,(?P<fd>-?\d{{1,9}}),(?P<local>{_PEER}),(?P<proxy>{_PEER}),"
+    rf"(?P<remote>{_PEER}),state=(?P<state>{_WORD}),error=(?P<error>{_WORD})",
+    re.ASCII,
 )
-_TRANSPORT_2015 = re.compile(rf"\(TCP-(?P<fd>-?\d+)(?:-(?P<proxy>{_PEER}))??-(?P<remote>{_PEER})\)")
+_TRANSPORT_2015 = re.compile(
+    rf"\(TCP-(?P<fd>-?\d{{1,9}})(?:-(?P<proxy>{_PEER}))??-(?P<remote>{_PEER})\)", re.ASCII
+)
 _TRANSFER = re.compile(
-    r"(?P<vertex>.+?),(?P<count>\d+),(?P<name>.*),(?P<method>[A-Z]+),(?P<size>\d+),"
-    r"(?P<peer>.*),(?P<peer_count>\d+),state=(?P<state>\w+),error=(?P<error>\w+)"
+    r"(?P<vertex>[^\[\]%]+?),(?P<count>\d{1,15}),(?P<name>[^\[\]%]*),(?P<method>[A-Z]+),(?P<size>\d{1,15}),"
+    rf"(?P<peer>[^\[\]%]*),(?P<peer_count>\d{{1,15}}),state=(?P<state>{_WORD}),error=(?P<error>{_WORD})",
+    re.ASCII,
 )
 _TRANSFER_2015 = re.compile(
-    r"\((?P<count>\d+)-(?P<name>.*)-(?P<method>[A-Z]+)-(?P<size>\d+)-"
-    r"(?P<peer>.*)-(?P<peer_count>\d+)-state=(?P<state>\w+)-error=(?P<error>\w+)\)"
+    r"\((?P<count>\d{1,15})-(?P<name>[^\[\]%]*)-(?P<method>[A-Z]+)-(?P<size>\d{1,15})-"
+    rf"(?P<peer>[^\[\]%]*)-(?P<peer_count>\d{{1,15}})-state=(?P<state>{_WORD})-error=(?P<error>{_WORD})\)",
+    re.ASCII,
 )
 _BYTES = re.compile(
     r" total-bytes-read=(\d{1,15}) total-bytes-write=(\d{1,15})"
     r"(?: payload-bytes-read=(\d{1,15})/(\d{1,15}) \((-?nan|\d{1,9}\.\d\d)%\))?"
     r"(?: payload-bytes-write=(\d{1,15})/(\d{1,15}) \((-?nan|\d{1,9}\.\d\d)%\))?"
-    r"(?P<times>(?: [um]secs-to-[a-z-]+=-?\d+)*)\s*"
+    r"(?P<times>(?: [um]secs-to-[a-z-]+=-?\d{1,15})*)\s*",
+    re.ASCII,
 )
-_KEY = re.compile(rb" transfer (\(\d+-|.+?,\d+,)")
-_PAYLOAD = re.compile(rb" payload-bytes-(read|write)=(\d{1,15})/\d+ \((-?nan|\d{1,9}\.\d\d)%\)")
+_INNER_STAMP = re.compile(r"\d-\d\d \d\d:\d\d:\d\d \d{9,10}\.", re.ASCII)
+_PROGRESS = re.compile(
+    rb" total-bytes-read=\d{1,15} total-bytes-write=\d{1,15}"
+    rb"(?: payload-bytes-read=(\d{1,15})/\d{1,15} \((-?nan|\d{1,9}\.\d\d)%\))?"
+    rb"(?: payload-bytes-write=(\d{1,15})/\d{1,15} \((-?nan|\d{1,9}\.\d\d)%\))?\s*"
+)
 
 
 class Payload(NamedTuple):
@@ -61,6 +66,9 @@ class Payload(NamedTuple):
     done: int
     wanted: int
     percent: float
+
+
+_NOTHING = Payload(0, 0, -1.0)
 
 
 class OldLine(NamedTuple):
@@ -75,6 +83,17 @@ class OldLine(NamedTuple):
     times_us: dict[str, int] | None
 
     @property
+    def key(self) -> bytes:
+        """What identifies the transfer within its process."""
+        return f"{self.transfer['vertex']},{self.transfer['count']}".encode()
+
+    @property
+    def reached(self) -> tuple[int, int, float, float]:
+        """Bytes received and sent, percent received and sent."""
+        recv, send = self.read or _NOTHING, self.write or _NOTHING
+        return recv.done, send.done, recv.percent, send.percent
+
+    @property
     def is_commander(self) -> bool:
         """Whether this side asked.
 
@@ -87,34 +106,20 @@ class OldLine(NamedTuple):
         return method != "PUT" or self.transport["proxy"] != _NO_PEER
 
 
-def key_of(line: bytes) -> bytes:
-    """Return what identifies the transfer of a line within its process.
+def reached(line: bytes, at: int) -> tuple[int, int, float, float]:
+    """Return bytes received and sent, percent received and sent, from ``total-bytes-read`` on.
 
     Raises:
-        ValueError: the line does not say.
+        ValueError: there is no payload in it, or it is cut or garbled.
     """
-    match = _KEY.search(line)
-    if match is None:
+    match = _PROGRESS.fullmatch(line, at)
+    if match is None or match.lastindex is None:
         garbled()
-    return match[1]
-
-
-def reached(line: bytes) -> tuple[int, int, float, float]:
-    """Return bytes received and sent, percent received and sent, of any of the lines.
-
-    Raises:
-        ValueError: there is no payload in it, or its end is cut.
-    """
-    done = {b"read": (0, -1.0), b"write": (0, -1.0)}
-    at = line.rfind(b" total-bytes-write=")
-    match = _PAYLOAD.search(line, at) if at > 0 else None
-    if match is None:
-        garbled()
-    while match:
-        done[match[1]] = (int(match[2]), percent(match[3]))
-        match = _PAYLOAD.match(line, match.end())
-    (recv, recv_percent), (send, send_percent) = done[b"read"], done[b"write"]
-    return recv, send, recv_percent, send_percent
+    recv, recv_percent, send, send_percent = match.groups(b"0")
+    return (
+        int(recv), int(send),
+        percent(recv_percent) if match[1] else -1.0, percent(send_percent) if match[3] else -1.0,
+    )  # fmt: skip
 
 
 def percent(text: bytes | str) -> float:
@@ -131,10 +136,13 @@ def parse(line: bytes) -> OldLine:
     text = line.decode("utf-8", "replace")
     if "\ufffd" in text or not text.rstrip().isprintable():
         garbled()
-    begin = text.find("] transport ")
+    word = text.find("[transfer-")
+    begin = text.find("]", word)
     middle = text.find(" transfer ", begin)
     end = text.rfind(" total-bytes-read=")
-    if not 0 < begin < middle < end:
+    if _INNER_STAMP.search(text, begin) or not (
+        is_framed(text, word) and text.startswith("] transport ", begin) and begin < middle < end
+    ):
         garbled()
     transport_text, transfer_text = text[begin + 12 : middle], text[middle + 10 : end]
     transport = _TRANSPORT.fullmatch(transport_text) or _TRANSPORT_2015.fullmatch(transport_text)
@@ -145,7 +153,6 @@ def parse(line: bytes) -> OldLine:
     if size[3] is None and size[6] is None:
         garbled()
     fields = transfer.groupdict()
-    whole_number(fields["size"])
     ends = {name: value or _NO_PEER for name, value in transport.groupdict().items()}
     return OldLine(
         {"local": _NO_PEER, "state": "UNKNOWN", "error": "UNKNOWN", **ends},
@@ -171,7 +178,7 @@ def _times(text: str) -> dict[str, int]:
         unit, _, step = name.partition("-to-")
         if step in found:
             garbled()
-        found[step] = whole_number(value) * (1000 if unit == "msecs" else 1)
+        found[step] = int(value) * (1000 if unit == "msecs" else 1)
     if tuple(found) != (_STEPS_2015 if unit == "msecs" else _STEPS):
         garbled()
     reached = {step: us for step, us in found.items() if 0 <= us < _LONGEST_STEP_US}

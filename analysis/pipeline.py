@@ -254,7 +254,12 @@ def _read(
 
 def _clock_steps(pair: _Pair) -> list[dict[str, Any]]:
     return [
-        {"kind": kind, "unix_ts": step.unix_ts, "seconds": step.seconds}
+        {
+            "kind": kind,
+            "unix_ts": step.unix_ts,
+            "seconds": step.seconds,
+            "from": "stamps" if step.is_from_stamps else "pairs",
+        }
         for kind, log in (("tgen", pair.tgen), ("torctl", pair.tor))
         for step in (log.clock_steps if log else ())
     ]

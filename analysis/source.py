@@ -17,6 +17,7 @@ import enum
 import hashlib
 import os
 import re
+import stat
 import sys
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -38,9 +39,13 @@ _LOG_NAME = re.compile(r".*(?:tgen|torctl)\.log.*")
 _COMPRESSED = re.compile(r"(.+)\.(?:gz|xz|zst)\Z")
 _SIDE_NAME = re.compile(r"(?:tgen|tor)-(client|server)")
 
-_STAMP = rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (\d{9,10}\.\d{1,9}) "
+_STAMP = rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (\d{9,10}\.(?:\d{6}|\d\d)) "
 STAMP = re.compile(_STAMP)
-"""The first three columns of every log line that we know; group 1 is the Unix time."""
+"""The first three columns of every log line that we know; group 1 is the Unix time.
+
+It has 2 or 6 decimals, so that one that is missing shows, and 9 digits before them in simulations,
+which begin in the year 2000.
+"""
 _TGEN_LINE = re.compile(_STAMP + rb"\[(?:message|info|debug|warning|error|critical)\] \[")
 _TORCTL_LINE = re.compile(
     _STAMP + rb"(?:650[ +-]|Starting torctl |NOTICE BOOTSTRAP |\[(?:WARNING|GAP|LOST|CLOCK)\] )"
@@ -194,6 +199,9 @@ class Input:
         try:
             if self.path is None:
                 self._head = stored = sys.stdin.buffer.read(_HEAD_BYTES)
+            elif isinstance(self.path, Path) and (what := _no_plain_file(self.path)):
+                self.looks_like = what
+                return
             else:
                 with self._open() as file:
                     stored = file.read(_HEAD_BYTES)
@@ -224,6 +232,14 @@ def sha256_of(log: Input) -> str:
     for block in log.stored_blocks():
         digest.update(block)
     return digest.hexdigest()
+
+
+def _no_plain_file(path: Path) -> str:
+    """Say what a path is that would have us wait, or read without end; nothing of a plain file."""
+    mode = path.stat().st_mode
+    if stat.S_ISFIFO(mode):
+        return "a pipe, which can be read only once (standard input is read as -)"
+    return "" if stat.S_ISREG(mode) else "a device or a socket"
 
 
 def last_stamp(lines: list[bytes], otherwise: float) -> float:
@@ -291,8 +307,14 @@ def _logs_of(path: Path | RemotePath) -> Iterator[Input]:
         yield Input(None, "standard input", "", "")
         return
     inside = path.inside if isinstance(path, RemotePath) else path
-    if not path.is_dir():
-        if not path.exists():
+    try:
+        is_folder = path.is_dir() if isinstance(path, RemotePath) else _is_folder(path)
+    except FileNotFoundError:
+        raise InputError(str(path), "does not exist", "a log or a folder of logs") from None
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+    if not is_folder:
+        if isinstance(path, RemotePath) and not path.exists():
             raise InputError(str(path), "does not exist", "a log or a folder of logs")
         yield Input(path, inside.name, "", _side_of(inside.parent.name + "/" + inside.name))
         return
@@ -322,9 +344,21 @@ def _logs_of(path: Path | RemotePath) -> Iterator[Input]:
             )
 
 
+def _is_folder(path: Path) -> bool:
+    return stat.S_ISDIR(path.stat().st_mode)
+
+
 def _walk(top: Path) -> Iterator[tuple[PurePosixPath, list[str], list[str]]]:
-    for folder, folders, names in os.walk(top):
+    for folder, folders, names in os.walk(top, onerror=_stop_walking):
         yield PurePosixPath(Path(folder).relative_to(top)), folders, names
+
+
+def _stop_walking(error: OSError) -> None:
+    raise _unreadable(str(error.filename), error) from error
+
+
+def _unreadable(name: str, error: OSError) -> InputError:
+    return InputError(name, f"cannot be read ({error.strerror})", "a log or a folder of logs")
 
 
 def _side_of(name: str) -> str:

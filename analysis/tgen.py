@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from perfmeasure.analysis import oldlines, scan
 from perfmeasure.analysis.clocksteps import ClockPair, ClockSteps
 from perfmeasure.analysis.events import RejectedError
+from perfmeasure.analysis.order import Order, WentBack
+from perfmeasure.analysis.sections import sections_of
 from perfmeasure.analysis.tgenscan import Created, Ended, LastLine, Program, Progress, Seen
 from perfmeasure.analysis.transfers import (
     Begun,
     TgenLog,
     cut_transfer,
     ended_transfer,
-    sections_of,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class TgenAssembly:
             LastLine: self._last_line,
             Ended: self._has_ended,
             ClockPair: self._clock_pair,
+            WentBack: self._went_back,
         }
 
     def begin(self, *, is_whole: bool) -> None:
@@ -85,7 +87,12 @@ class TgenAssembly:
         self.log.program = fact.name
 
     def _clock_pair(self, _ts: float, pair: ClockPair) -> None:
-        seconds = self._clock.take(pair)
+        self._clock_was_set(self._clock.take(pair))
+
+    def _went_back(self, ts: float, fact: WentBack) -> None:
+        self._clock_was_set(self._clock.stamps_fell(ts, fact.seconds))
+
+    def _clock_was_set(self, seconds: float) -> None:
         for begun in self._open.values() if seconds else ():
             begun.shift(seconds)
 
@@ -98,19 +105,21 @@ class TgenAssembly:
         key = (fact.transport, fact.stream)
         begun = self._open.get(key)
         if begun is None:
-            if not fact.line:
-                word = "stream" if fact.transport else "transfer"
-                raise RejectedError(f"{word}-status is cut or garbled")
             self._check_order(key, ts)
             begun = self._open[key] = Begun(ts, fact.line)
         begun.reach(ts, *fact[2:6])
         begun.line = fact.line
 
     def _progress(self, ts: float, fact: Progress) -> None:
-        self._open[fact.transport, fact.stream].reach(ts, *fact[2:6])
+        begun = self._open.get((fact.transport, fact.stream))
+        if begun is None:
+            raise RejectedError("out of order: the line that begins the transfer comes later")
+        begun.reach(ts, *fact[2:6])
 
     def _last_line(self, _ts: float, fact: LastLine) -> None:
-        self._open[fact.transport, fact.stream].line = fact.line
+        begun = self._open.get((fact.transport, fact.stream))
+        if begun is not None:  # else the line that begins it was rejected
+            begun.line = fact.line
 
     def _check_order(self, key: Key, ts: float) -> None:
         """Raise RejectedError if a line that seems to begin a transfer comes after its end."""
@@ -155,11 +164,7 @@ class TgenAssembly:
         """Keep the transfers that are open as cut at ``ts``."""
         for (kind, _), begun in self._open.items():
             cut = cut_transfer if kind else _cut_old_transfer
-            try:
-                transfer = cut(begun.line, begun, ts)
-            except ValueError:
-                transfer = cut(begun.first_line, begun, ts)
-            self._keep(transfer)
+            self._keep(cut(begun.line, begun, ts))
         self._open.clear()
         self._ended.clear()
 
@@ -181,8 +186,10 @@ def read_logs(logs: Sequence[Input], facts_of: FactsOf = scan.facts) -> TgenLog:
         for index, log in enumerate(logs):
             assembly.begin(is_whole=index in whole or log.path is None)
             try:
+                order = Order(Program)
                 for facts in facts_of(log, is_whole=index in whole):
-                    assembly.take(facts, log.counts.withdraw)
+                    assembly.take(order.take(facts, log.counts.withdraw), log.counts.withdraw)
+                assembly.take(order.end(log.counts.withdraw), log.counts.withdraw)
             except NeedsWholeError:
                 whole.add(index)
                 break

@@ -16,21 +16,14 @@ that pass a decile or a mark, and the last. What the facts mean over all logs, `
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from perfmeasure.analysis import clocksteps, oldlines
 from perfmeasure.analysis.events import RejectedError
+from perfmeasure.analysis.sections import Sections, is_framed, percent_of, sections_of
 from perfmeasure.analysis.source import STAMP, last_stamp
-from perfmeasure.analysis.transfers import (
-    LONGEST_SIZE,
-    Begun,
-    check_numbers,
-    ended_transfer,
-    garbled,
-    percent_of,
-    sections_of,
-    size_of,
-)
+from perfmeasure.analysis.transfers import Begun, ended_transfer, garbled
 
 if TYPE_CHECKING:
     from perfmeasure.analysis.source import Counts, Fact
@@ -59,8 +52,7 @@ class Created(NamedTuple):
 class Seen(NamedTuple):
     """How far a transfer is, told by a line that may be the first about it.
 
-    ``line`` is empty if the line does not do for that: some of what only a first one needs is
-    garbled. Percent is -1 where it is not known.
+    Percent is -1 where it is not known.
     """
 
     transport: bytes
@@ -104,6 +96,17 @@ class Ended(NamedTuple):
     line: bytes
 
 
+_PROGRESS = re.compile(
+    rb"\] bytes \[total-bytes-recv=\d{1,15},total-bytes-send=\d{1,15},"
+    rb"payload-bytes-recv=(\d{1,15}),payload-bytes-send=(\d{1,15}),"
+    rb"payload-progress-recv=(?:(\d{1,9}\.\d\d)%|\?%?),"
+    rb"payload-progress-send=(?:(\d{1,9}\.\d\d)%|\?%?)\]\s*"
+)
+_INITIALIZING = re.compile(
+    r"Initializing (traffic generator|\S+ v\S+) (?:.* )?on host (\S+) (?:with )?process id \d+\s*"
+)
+_MOST_REMEMBERED = 4096
+
 Key = tuple[bytes, bytes]
 Reached = tuple[int, int, float, float]
 
@@ -121,10 +124,15 @@ class TgenScan:
         self._open: dict[Key, Begun] = {}  # those that a fact of this log begins or goes on with
         self._ended: dict[Key, float] = {}
         self._facts: list[Fact] = []
+        # What tells of no progress is alike in most lines of a transfer; it is checked once.
+        self._keys: dict[bytes, Key] = {}
 
     def batch(self, first: int, lines: list[bytes], counts: Counts) -> list[Fact]:
         """Return the facts in consecutive lines, of which the first has the number ``first``."""
         used = skipped = 0
+        if not any(lines):  # a disk's hole, or a file of nothing else: not line by line
+            counts.skipped += len(lines)
+            return self._taken()
         for number, line in enumerate(lines, first):
             reason = self._line(number, line)
             if reason is None:
@@ -159,34 +167,25 @@ class TgenScan:
                 self._old_status(number, line)
         except (ValueError, IndexError):
             return f"{'stream' if at >= 0 else 'transfer'}-status is cut or garbled"
+        except RejectedError as error:
+            return str(error)
         return ""
 
     def _status(self, number: int, line: bytes, at: int) -> None:
-        """Read the most frequent line by far: cut out what is needed, nothing else.
+        """Read the most frequent line by far.
 
         Raises:
-            ValueError, IndexError: it is not as it should be.
+            ValueError: it is not as it should be.
         """
-        if line.find(b"] [stream-", at) >= 0:  # another line was written into this one
+        end = line.index(b"] bytes [", at)
+        stamp, match = STAMP.match(line), _PROGRESS.fullmatch(line, end)
+        if stamp is None or match is None:
             garbled()
-        after = line.index(b",state=", at)
-        stream = line.index(b"] stream [id=", after)
-        key = (line[at:after], line[stream + 10 : line.index(b",name=", stream)])
-        fields = line[line.index(b"] bytes [", stream) + 9 :].rstrip().split(b",")
-        _, _, recv, send, recv_percent, send_percent = fields
-        if recv[:19] != b"payload-bytes-recv=" or send_percent[-1:] != b"]":
-            garbled()
-        if not (line[20:30] + line[31:37] + recv[19:] + send[19:]).isdigit():
-            garbled()  # what float and int would take for a number all the same, such as 1_0
-        if len(recv) > 19 + LONGEST_SIZE or len(send) > 19 + LONGEST_SIZE:
-            garbled()
-        self._reached(
-            number, line, key,
-            (
-                int(recv[19:]), int(send[19:]),
-                percent_of(recv_percent[22:]), percent_of(send_percent[22:-1]),
-            ),
-        )  # fmt: skip
+        alike = line[stamp.end() : end]
+        key = self._keys.get(alike) or self._remember(alike, _whole(line, "bytes")[0])
+        recv, send, recv_percent, send_percent = match.groups(b"-1")
+        reached = (int(recv), int(send), float(recv_percent), float(send_percent))
+        self._reached(number, float(stamp[1]), line, key, reached)
 
     def _old_status(self, number: int, line: bytes) -> None:
         """Read a transfer-status line, the most frequent one of old programs.
@@ -194,29 +193,38 @@ class TgenScan:
         Raises:
             ValueError: it is not as it should be.
         """
-        key = (b"", oldlines.key_of(line))
-        reached = oldlines.reached(line)
-        if not (line[20:30] + line[31:37]).isdigit():
+        end = line.rindex(b" total-bytes-read=")
+        stamp, reached = STAMP.match(line), oldlines.reached(line, end)
+        if stamp is None:
             garbled()
-        self._reached(number, line, key, reached)
+        alike = line[stamp.end() : end]
+        key = self._keys.get(alike) or self._remember(alike, (b"", oldlines.parse(line).key))
+        self._reached(number, float(stamp[1]), line, key, reached)
 
-    def _reached(self, number: int, line: bytes, key: Key, reached: Reached) -> None:
+    def _remember(self, alike: bytes, key: Key) -> Key:
+        if len(self._keys) >= _MOST_REMEMBERED:
+            self._keys.clear()
+        self._keys[alike] = key
+        return key
+
+    def _reached(self, number: int, ts: float, line: bytes, key: Key, reached: Reached) -> None:
         begun = self._open.get(key)
         if begun is not None:
             if begun.passes(*reached):
-                ts = float(line[20:37])
                 begun.reach(ts, *reached)
                 self._facts.append((number, ts, Progress(key[0], key[1], *reached)))
             begun.line = line
             return
-        ts = float(line[20:37])
-        if not key[1].decode().isprintable() or not key[0].decode().isprintable():
-            garbled()  # no line that begins a transfer has such a key
-        can_begin = _can_begin(line, is_old=not key[0])
-        self._facts.append((number, ts, Seen(key[0], key[1], *reached, line if can_begin else b"")))
-        if can_begin and not self._is_whole and ts > self._ended.get(key, 0.0):
+        self._check_order(key, ts)
+        self._facts.append((number, ts, Seen(key[0], key[1], *reached, line)))
+        if not self._is_whole:
             begun = self._open[key] = Begun(ts, line)
             begun.reach(ts, *reached)
+
+    def _check_order(self, key: Key, ts: float) -> None:
+        """Raise RejectedError if a line comes after the end of its transfer in this log."""
+        if ts <= self._ended.get(key, 0.0):
+            raise RejectedError("out of order: the transfer had ended")
 
     def _other(self, number: int, line: bytes) -> str | None:
         """Read a line that is not of the frequent kind.
@@ -232,51 +240,52 @@ class TgenScan:
             return self._end(number, ts, line, at + 3)
         at = line.find(b" Created new stream [id=", stamp.end())
         if at >= 0:
-            return self._created(number, ts, line, at + 21)
+            return self._created(number, ts, line)
         at = line.find(b"Initializing ", stamp.end())
         if at >= 0:
-            return self._initializing(number, ts, line[at:])
+            return self._initializing(number, ts, line, at)
         at = line.find(b"] [transfer-", stamp.end())
         if at >= 0:
             return self._old_end(number, ts, line, line[at + 3 : line.find(b"]", at + 3)])
         at = line.find(b"] [clock_pair] [clock] ", stamp.end())
-        return self._clock_pair(number, ts, line[at + 23 :]) if at >= 0 else None
+        return self._clock_pair(number, ts, line, at) if at >= 0 else None
 
-    def _clock_pair(self, number: int, ts: float, text: bytes) -> str:
+    def _clock_pair(self, number: int, ts: float, line: bytes, at: int) -> str:
+        text = line.decode("utf-8", "replace").rstrip()
         try:
-            pair = clocksteps.pair(text.decode("ascii", "replace").rstrip())
+            pair = clocksteps.pair(text[at + 23 :])
         except RejectedError as error:
             return str(error)
+        if not is_framed(text, at + 2):
+            return "clock pair is cut or garbled"
         self._facts.append((number, ts, pair))
         return ""
 
-    def _initializing(self, number: int, ts: float, text: bytes) -> str:
-        words = text.decode("utf-8", "replace").split()
-        if "host" not in words[:-1]:
-            return "Initializing line without a host"
+    def _initializing(self, number: int, ts: float, line: bytes, at: int) -> str:
+        text = line.decode("utf-8", "replace").rstrip()
+        match = _INITIALIZING.fullmatch(text, at)
+        if match is None or not text.isprintable() or not is_framed(text, at):
+            return "Initializing line is cut or garbled"
         # The old form does not say which version: "Initializing traffic generator on host …".
-        is_old = words[1:3] == ["traffic", "generator"]
-        name = "TGen before v1.0" if is_old else " ".join(words[1:3])
+        name = "TGen before v1.0" if match[1] == "traffic generator" else match[1]
         self._close()
-        self._facts.append((number, ts, Program(words[words.index("host") + 1], name)))
+        self._facts.append((number, ts, Program(match[2], name)))
         return ""
 
-    def _created(self, number: int, ts: float, line: bytes, at: int) -> str:
+    def _created(self, number: int, ts: float, line: bytes) -> str:
         try:
-            middle = line.index(b"] on transport [fd=", at)
-            key = (
-                line[middle + 16 : line.index(b",state=", middle)],
-                line[at : line.index(b",name=", at)],
-            )
+            key, _ = _whole(line)
         except ValueError:
             return "Created new stream is cut or garbled"
         if b"vertexid=passive-stream" in key[1]:
             return ""  # whose name is not known yet
-        if not _can_begin(line, is_old=False):
-            return "Created new stream is cut or garbled"
+        try:
+            self._check_order(key, ts)
+        except RejectedError as error:
+            return str(error)
         self._close_one(key)
         self._facts.append((number, ts, Created(*key, line)))
-        if not self._is_whole and ts > self._ended.get(key, 0.0):
+        if not self._is_whole:
             self._open[key] = Begun(ts, line)
         return ""
 
@@ -285,25 +294,19 @@ class TgenScan:
         word = line[at : line.find(b"]", at)]
         if word not in (b"stream-success", b"stream-error"):
             return "stream line is cut or of an unknown kind"
-        sections = sections_of(line)
-        if sections is None or set(sections) != {"transport", "stream", "bytes", "times"}:
-            return f"{word.decode()} is cut or garbled"
         is_error = word == b"stream-error"
         try:
-            key = (
-                line[line.index(b"[fd=", at) + 1 : line.index(b",state=", at)],
-                line[line.index(b" [id=", at) + 2 : line.index(b",name=", at)],
-            )
-            size = sections["bytes"]
-            reached = (
-                size_of(size["payload-bytes-recv"]),
-                size_of(size["payload-bytes-send"]),
-                percent_of(size["payload-progress-recv"]),
-                percent_of(size["payload-progress-send"]),
-            )
+            key, sections = _whole(line, "bytes", "times")
             ended_transfer(sections, Begun(ts, line), ts, is_error=is_error)
         except ValueError:
-            return f"{word.decode()} has a number that is none"
+            return f"{word.decode()} is cut or garbled"
+        size = sections["bytes"]
+        reached: Reached = (
+            int(size["payload-bytes-recv"]),
+            int(size["payload-bytes-send"]),
+            percent_of(size["payload-progress-recv"]),
+            percent_of(size["payload-progress-send"]),
+        )
         self._has_ended(number, ts, Ended(key[0], key[1], *reached, is_error, line))
         return ""
 
@@ -313,14 +316,11 @@ class TgenScan:
             return "transfer line is cut or of an unknown kind"
         is_error = word == b"transfer-error"
         try:
-            key = (b"", oldlines.key_of(line))
-            reached = oldlines.reached(line)
-            oldlines.transfer_of(
-                oldlines.parse(line), Begun(ts, line), ts, is_complete=True, is_error=is_error
-            )
+            old = oldlines.parse(line)
+            oldlines.transfer_of(old, Begun(ts, line), ts, is_complete=True, is_error=is_error)
         except ValueError:
             return f"{word.decode()} is cut or garbled"
-        self._has_ended(number, ts, Ended(key[0], key[1], *reached, is_error, line))
+        self._has_ended(number, ts, Ended(b"", old.key, *old.reached, is_error, line))
         return ""
 
     def _has_ended(self, number: int, ts: float, fact: Ended) -> None:
@@ -339,28 +339,21 @@ class TgenScan:
     def _close_one(self, key: Key) -> None:
         begun = self._open.pop(key, None)
         if begun is not None and begun.line is not begun.first_line:
-            self._facts.append((0, begun.first_ts, LastLine(*key, _if_text(begun.line))))
+            self._facts.append((0, begun.first_ts, LastLine(*key, begun.line)))
 
 
-def _can_begin(line: bytes, *, is_old: bool) -> bool:
-    """Whether all is there that the first line about a transfer has to tell."""
-    try:
-        if is_old:
-            oldlines.parse(line)
-        else:
-            sections = sections_of(line)
-            if sections is None:
-                return False
-            check_numbers(sections)
-    except ValueError:
-        return False
-    return STAMP.match(line) is not None
+def _whole(line: bytes, *names: str) -> tuple[Key, Sections]:
+    """Return what identifies the transfer of a line, and its sections: the first two and ``names``.
 
-
-def _if_text(line: bytes) -> bytes:
-    """Return the line, or nothing if it is no text, which tells nothing."""
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return b""
-    return line
+    Raises:
+        ValueError: it is not as it should be.
+    """
+    sections = sections_of(line)
+    if sections is None or sections.keys() != {"transport", "stream", *names}:
+        garbled()
+    transport, stream = line.index(b"[fd=") + 1, line.index(b"[id=") + 1
+    key = (
+        line[transport : line.index(b",state=", transport)],
+        line[stream : line.index(b",name=", stream)],
+    )
+    return key, sections

@@ -25,6 +25,7 @@ from perfmeasure.analysis.events import (
     StreamEvent,
 )
 from perfmeasure.analysis.guards import Guards
+from perfmeasure.analysis.order import Order, WentBack
 from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Stream, TorLog
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class TorctlAssembly:
             ReaderStarted: self._reader_started,
             ReaderGap: self._reader_gap,
             ClockPair: self._clock_pair,
+            WentBack: self._went_back,
         }
 
     def take(self, facts: Iterable[Fact]) -> None:
@@ -93,7 +95,12 @@ class TorctlAssembly:
         self._is_tor_in_doubt = True
 
     def _clock_pair(self, _ts: float, fact: ClockPair) -> None:
-        seconds = self._clock.take(fact)
+        self._clock_was_set(self._clock.take(fact))
+
+    def _went_back(self, ts: float, fact: WentBack) -> None:
+        self._clock_was_set(self._clock.stamps_fell(ts, fact.seconds))
+
+    def _clock_was_set(self, seconds: float) -> None:
         torlog.shift_open((*self._circuits.values(), *self._streams.values()), seconds)
 
     # ---- whose numbers these are ---------------------------------------------------------------
@@ -274,6 +281,8 @@ def read_logs(logs: Iterable[Input], facts_of: FactsOf = scan.facts) -> TorLog:
     """
     assembly = TorctlAssembly()
     for log in logs:
+        order = Order(ReaderStarted)
         for facts in facts_of(log, is_whole=False):
-            assembly.take(facts)
+            assembly.take(order.take(facts, log.counts.withdraw))
+        assembly.take(order.end(log.counts.withdraw))
     return assembly.log

@@ -47,6 +47,7 @@ class TorctlScan:
         self._is_in_reply = False  # within a 650-EVENT or after the dot, up to "650 OK"
         self._reply_ts = 0.0
         self._has_crlf = False  # whether events of this log end in CR LF: then one without is cut
+        self._second_ts = 0.0  # of the last BW, which comes each second
         self._bytes_read: dict[int, int] = {}
         self._bytes_written: dict[int, int] = {}
         self._readers: dict[bytes, _Reader | None] = {
@@ -65,6 +66,9 @@ class TorctlScan:
         readers = self._readers
         facts: list[Fact] = []
         used = skipped = 0
+        if not any(lines):  # a disk's hole, or a file of nothing else: not line by line
+            counts.skipped += len(lines)
+            return facts
         for number, line in enumerate(lines, first):
             parts = line.split(b" ", 5)
             try:
@@ -119,7 +123,7 @@ class TorctlScan:
         if stamp is None:
             raise RejectedError("no time stamp")
         name, _, values = line[stamp.end() + 4 :].partition(b" ")
-        if not values.strip():
+        if not values.strip() or name != name.rstrip():
             raise RejectedError(f"{name.decode().rstrip()} without its values")
         if b" 650 " in values or _INNER_STAMP.search(values):
             raise RejectedError("two events on one line")
@@ -162,6 +166,10 @@ class TorctlScan:
             self._reply_ts = ts
             return ts, None
         self._is_in_data = self._is_in_reply = False
+        if not text.isprintable() or "\ufffd" in text:
+            raise RejectedError("line with bytes that are no text")
+        if _INNER_STAMP.search(line, stamp.end()):
+            raise RejectedError("two events on one line")
         if text.startswith("Starting torctl program on host "):
             self._has_crlf = False
             return ts, events.reader_started(text)

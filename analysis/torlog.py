@@ -64,7 +64,9 @@ class Circuit:
     @property
     def start(self) -> float | None:
         """When it was launched, by our clock; by tor's TIME_CREATED if we were not there."""
-        return self.launched if self.launched is not None else self.created
+        if self.launched is not None or self.created is None:
+            return self.launched
+        return min(self.created, self.first_seen)  # stamps are rounded, and digits may be damaged
 
     @property
     def guard_fingerprint(self) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from perfmeasure.analysis.sections import sections_of
+
 if TYPE_CHECKING:
     from perfmeasure.analysis.clocksteps import ClockStep
 
@@ -20,25 +22,7 @@ PAYLOAD_MARKS_BYTES = (
 
 _DECILES = tuple(f"{index / 10:.1f}" for index in range(11))
 _NEVER = float("inf")
-_LONGEST_PERCENT = 13
-LONGEST_SIZE = 16
-"""Digits of a number of bytes; TGen writes none that are longer."""
 
-_TRANSPORT_FIELDS = frozenset({"fd", "local", "proxy", "remote", "state", "error"})
-_STREAM_FIELDS = frozenset({
-    "id", "vertexid", "name", "peername", "sendsize", "recvsize", "sendstate", "recvstate", "error",
-})  # fmt: skip
-_BYTE_FIELDS = frozenset({
-    "total-bytes-recv", "total-bytes-send", "payload-bytes-recv", "payload-bytes-send",
-    "payload-progress-recv", "payload-progress-send",
-})  # fmt: skip
-_TIME_FIELDS = frozenset({
-    "created-ts", "now-ts", "usecs-to-socket-create", "usecs-to-socket-connect",
-    "usecs-to-proxy-init", "usecs-to-proxy-choice", "usecs-to-proxy-request",
-    "usecs-to-proxy-response", "usecs-to-command", "usecs-to-response",
-    "usecs-to-first-byte-recv", "usecs-to-last-byte-recv", "usecs-to-checksum-recv",
-    "usecs-to-first-byte-send", "usecs-to-last-byte-send", "usecs-to-checksum-send",
-})  # fmt: skip
 # elapsed_seconds name -> time_info name; {} is the direction, recv or send.
 _ELAPSED = (
     ("socket_create", "usecs-to-socket-create"),
@@ -100,7 +84,7 @@ class Begun:
 
     def __init__(self, ts: float, line: bytes) -> None:
         self.first_ts = ts
-        self.first_line = line  # which was checked, as the later ones are not in every detail
+        self.first_line = line
         self.line = line
         # Stamps of the deciles and of the marks passed, in order.
         self.recv_progress: list[float] = []
@@ -172,105 +156,19 @@ def garbled() -> NoReturn:
     raise ValueError("cut or garbled")
 
 
-def whole_number(text: str) -> int:
-    """Return an integer of at most 15 digits.
-
-    Raises:
-        ValueError: it is none, or longer than any that TGen writes.
-    """
-    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= LONGEST_SIZE):
-        garbled()
-    return int(text)
-
-
-def size_of(text: str) -> int:
-    """Return a number of bytes.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if text.startswith("-"):
-        garbled()
-    return whole_number(text)
-
-
-def percent_of(text: bytes | str) -> float:
-    """Return ``3.12%`` as 3.12, and -1 for ``?``, which TGen writes when no size was set.
-
-    Raises:
-        ValueError: neither.
-    """
-    if isinstance(text, str):
-        text = text.encode()
-    if text in {b"?", b"?%"}:
-        return -1.0
-    # Always two decimals, so that a digit that is missing shows.
-    if (
-        text[-1:] != b"%"
-        or text[-4:-3] != b"."
-        or len(text) > _LONGEST_PERCENT
-        or not (text[:-4] + text[-3:-1]).isdigit()
-    ):
-        garbled()
-    return float(text[:-1])
-
-
-_EXPECTED = {
-    "transport": _TRANSPORT_FIELDS,
-    "stream": _STREAM_FIELDS,
-    "bytes": _BYTE_FIELDS,
-    "times": _TIME_FIELDS,
-}
-
-
-def sections_of(line: bytes) -> dict[str, dict[str, str]] | None:
-    """Return the bracketed sections of a line by name, or None if one is not as it should be."""
-    text = line.decode("utf-8", "replace").rstrip()
-    if "\ufffd" in text or not text.isprintable():
-        return None
-    sections: dict[str, dict[str, str]] = {}
-    begin = text.find("Created new stream [")
-    if begin >= 0:
-        parts = text[begin + 12 :].replace("] on transport [", "] transport [", 1).split("] ")
-    else:
-        parts = text[text.find("] transport [") + 2 :].split("] ")
-    if not parts[-1].endswith("]"):
-        return None
-    parts[-1] = parts[-1][:-1]
-    for part in parts:
-        name, _, inside = part.partition(" [")
-        if name not in _EXPECTED or name in sections:
-            return None
-        pairs = [item.partition("=") for item in inside.split(",")]
-        fields = {key: value for key, _, value in pairs}
-        if not fields.keys() >= _EXPECTED[name] or len(fields) != len(pairs):
-            return None
-        sections[name] = fields
-    return sections if "transport" in sections and "stream" in sections else None
-
-
 def port_of(endpoint: str) -> int:
     """Return the port of ``NAME:ADDRESS:PORT``, 0 if there is none."""
     port = endpoint.rpartition(":")[2]
     return int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
 
 
-def check_numbers(sections: dict[str, dict[str, str]]) -> None:
-    """Check what `cut_transfer` will need.
-
-    Raises:
-        ValueError: a field that should be a number is none.
-    """
-    _seed_fields(sections)
-
-
 def _seed_fields(sections: dict[str, dict[str, str]]) -> tuple[str, dict[str, Any]]:
     """Return the transfer's direction (recv or send) and the fields that do not need its end."""
     transport, stream = sections["transport"], sections["stream"]
     size = sections.get("bytes")
-    asked_recv, asked_send = size_of(stream["recvsize"]), size_of(stream["sendsize"])
+    asked_recv, asked_send = int(stream["recvsize"]), int(stream["sendsize"])
     if asked_recv == asked_send == 0 and size:  # left to the traffic model
-        moved = size_of(size["payload-bytes-send"]) > size_of(size["payload-bytes-recv"])
+        moved = int(size["payload-bytes-send"]) > int(size["payload-bytes-recv"])
     else:
         moved = asked_send > asked_recv
     direction = "send" if moved else "recv"
@@ -289,9 +187,9 @@ def _seed_fields(sections: dict[str, dict[str, str]]) -> tuple[str, dict[str, An
     }
     if size:
         record["byte_info"] = size
-        record["payload_bytes_status"] = size_of(size[f"payload-bytes-{direction}"])
-        record["total_bytes_read"] = size_of(size["total-bytes-recv"])
-        record["total_bytes_write"] = size_of(size["total-bytes-send"])
+        record["payload_bytes_status"] = int(size[f"payload-bytes-{direction}"])
+        record["total_bytes_read"] = int(size["total-bytes-recv"])
+        record["total_bytes_write"] = int(size["total-bytes-send"])
     return direction, record
 
 
@@ -318,13 +216,13 @@ def ended_transfer(
     """
     direction, record = _seed_fields(sections)
     times = sections["times"]
-    lasted_us = whole_number(times["now-ts"]) - whole_number(times["created-ts"])
+    lasted_us = int(times["now-ts"]) - int(times["created-ts"])
     start = ts - lasted_us / 1e6
     if lasted_us < 0 or start < 0:
         garbled()
     elapsed: dict[str, Any] = {}
     for name, field in _ELAPSED:
-        microseconds = whole_number(times[field.format(direction)])
+        microseconds = int(times[field.format(direction)])
         if microseconds >= 0:
             elapsed[name] = microseconds / 1e6
     elapsed.update(elapsed_payload(begun, direction, start))

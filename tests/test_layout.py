@@ -21,6 +21,7 @@ MAX_LINES = 400
 HOUSE_TESTS = {
     "test_conftest.py": "what the other tests rely on",
     "test_docs.py": "docs/ against the command line",
+    "analysis/test_mutations.py": "damaged logs of all kinds",
     "test_layout.py": "this file",
     "test_run.py": "the script ./run",
     "test_wheel.py": "what is built and installed",

@@ -129,7 +129,7 @@ def test_both_directions_of_2020(fixtures: Path) -> None:
     line = lines_of(fixtures, "2019")[2].replace(
         b"(100.00%) ", b"(100.00%) payload-bytes-write=40/80 (50.00%) "
     )
-    assert oldlines.reached(line) == (5242880, 40, 100.0, 50.0)
+    assert oldlines.parse(line).reached == (5242880, 40, 100.0, 50.0)
     [transfer] = tgen_lines([line])[0].transfers
     assert "0.5" in transfer.record["elapsed_seconds"]["payload_progress_send"]
 

@@ -328,3 +328,28 @@ def test_damaged_logs_give_a_valid_database(
     for log in document["meta"]["inputs"]:
         lines = log["lines"]
         assert lines["total"] == lines["used"] + lines["skipped"] + sum(lines["rejected"].values())
+
+
+def test_the_control_port_alone_is_enough(fixtures: Path) -> None:
+    # OnionPerf's B2: without the generator's log its analysis ended in a KeyError.
+    document = pipeline.analyze([fixtures / "torctl/sample_400lines.torctl.log"])
+    [node] = document["data"].values()
+    assert len(node["tor"]["circuits"]) > 5
+    assert "tgen" not in node
+
+
+def test_a_generators_log_that_is_packed_by_xz(fixtures: Path) -> None:
+    # OnionPerf's B3: it read .gz, and ended in a TypeError with .xz.
+    name = "onionperf-run/tgen-client.onionperf.tgen.log.xz"
+    [node] = pipeline.analyze([fixtures / name])["data"].values()
+    assert len(node["tgen"]["transfers"]) == 12
+
+
+def test_a_log_that_is_damaged_takes_no_other_with_it(tmp_path: Path, lines: type[Lines]) -> None:
+    # OnionPerf's B7: of a folder, a pair of which one log failed was lost, with exit status 0.
+    (tmp_path / "a.tgen.log").write_text(lines.outcome(1, 2, 0, 5000))
+    (tmp_path / "b.torctl.log").write_text(lines.event(1, "BW 1 2") + lines.event(2, "CIRC x y"))
+    document = pipeline.analyze([tmp_path])
+    [node] = document["data"].values()
+    assert len(node["tgen"]["transfers"]) == 1
+    assert sum(node["tor"]["bandwidth_summary"]["bytes_read"].values()) == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
 import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from perfmeasure.analysis.source import Kind
 from perfmeasure.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from perfmeasure.analysis.source import Input
     from tests.analysis.conftest import Lines
@@ -60,6 +61,39 @@ def test_what_is_no_log_is_called_by_its_name(
     log = log_of(content)
     assert log.kind is Kind.UNKNOWN
     assert words in log.looks_like
+
+
+@pytest.mark.parametrize("is_in_folder", [True, False])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, *, is_in_folder: bool) -> None:
+    os.mkfifo(tmp_path / "x.tgen.log")
+    [log] = source.find([tmp_path if is_in_folder else tmp_path / "x.tgen.log"])
+    assert log.kind is Kind.UNKNOWN
+    assert "a pipe" in log.looks_like
+
+
+def test_a_device_is_not_read() -> None:
+    [log] = source.find([Path("/dev/zero")])
+    assert log.looks_like == "a device or a socket"
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[None]:
+    """Make a folder that may not be looked into, and hold root up by that as well."""
+    (tmp_path / "locked").mkdir(mode=0)
+    user = os.geteuid()
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)  # pytest's own folders are closed to others
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)
+
+
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize("path", ["", "locked", "locked/x.tgen.log", "locked/below/x.tgen.log"])
+def test_what_may_not_be_read_is_one_clear_error(tmp_path: Path, path: str) -> None:
+    with pytest.raises(InputError, match=r"locked.* cannot be read \(Permission denied\)"):
+        source.find([tmp_path / path])
 
 
 def test_an_empty_file_is_empty(log_of: Callable[..., Input]) -> None:

@@ -145,7 +145,7 @@ def test_a_size_below_zero_is_none(log_of: Callable[..., Input], lines: type[Lin
     text = lines.outcome(1, 2, 0, 5000)
     log = log_of(text.replace("total-bytes-send=2167", "total-bytes-send=-1"))
     assert not tgen.read_logs([log]).transfers
-    assert log.counts.rejected == {"stream-success has a number that is none": 1}
+    assert log.counts.rejected == {"stream-success is cut or garbled": 1}
 
 
 def one_line(text: str) -> tuple[TgenLog, Counts]:

@@ -52,22 +52,27 @@ def test_the_first_line_in_a_log_stands_by_itself(lines: type[Lines]) -> None:
     assert facts == [(1, Seen), (0, LastLine), (3, Program), (4, Seen)]
 
 
-def test_a_line_that_does_not_do_for_a_first_one_is_kept_without_its_text(
-    lines: type[Lines],
-) -> None:
-    garbled = lines.status(1, 0, 5000, 10).replace("recvsize=1000", "recvsize=10x0")
-    scan, counts = TgenScan(), Counts()
-    parts = (garbled + garbled).encode().split(b"\n")[:-1]
-    facts = [fact for _, _, fact in scan.batch(1, parts, counts)]
-    # It may go on with a transfer that an earlier log began; so both are there.
-    assert [type(fact) for fact in facts] == [Seen, Seen]
-    assert [fact.line for fact in facts if isinstance(fact, Seen)] == [b"", b""]
+def test_a_line_is_used_only_if_all_of_it_is_whole(lines: type[Lines]) -> None:
+    # Not only what is needed of it: a byte that is wrong elsewhere says that others may be as well.
+    garbled = lines.status(2, 0, 5000, 500).replace("recvsize=1000", "recvsize=10x0")
+    facts, counts = scanned(lines.status(1, 0, 5000, 10) + garbled)
+    assert facts == [(1, Seen)]
+    assert counts.rejected == {"stream-status is cut or garbled": 1}
+
+
+def test_stamps_of_simulations_have_nine_digits(lines: type[Lines]) -> None:
+    # Simulated time begins in the year 2000.
+    text = lines.status(1, 0, 5000, 10) + lines.status(2, 0, 5000, 500)
+    facts, counts = scanned(text.replace(" 1795", " 795"))
+    assert [fact for _, fact in facts] == [Seen, Progress, LastLine]
+    assert counts.rejected == {}
 
 
 def test_after_the_end_each_line_counts(lines: type[Lines]) -> None:
     text = lines.outcome(1, 5, 0, 5000) + lines.status(3, 0, 5000, 10) * 3
-    facts, _ = scanned(text + lines.status(6, 0, 5000, 10) * 3)
-    assert facts == [(1, Ended), (2, Seen), (3, Seen), (4, Seen), (5, Seen), (0, LastLine)]
+    facts, counts = scanned(text + lines.status(6, 0, 5000, 10) * 3)
+    assert facts == [(1, Ended), (5, Seen), (0, LastLine)]
+    assert counts.rejected == {"out of order: the transfer had ended": 3}
 
 
 def test_whole(lines: type[Lines]) -> None:

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfmeasure.analysis import pipeline, tgen, torctl
+from perfmeasure.analysis.order import Order, WentBack
+from perfmeasure.analysis.source import Fact, Input
+from tests.analysis.conftest import Lines
+
+
+class Said(NamedTuple):
+    text: str
+
+
+class Began(NamedTuple):
+    text: str
+
+
+Rejected = list[tuple[int, str]]
+
+
+def ordered(stamps: list[float], *, block: int = 1000) -> tuple[list[object], Rejected]:
+    """Return stamps in the order in which they come out, steps as ("back", seconds)."""
+    order, rejected = Order(Began), []
+    facts: list[Fact] = [(n, ts, Said(f"line {n}")) for n, ts in enumerate(stamps, 1)]
+
+    def withdraw(number: int, reason: str) -> None:
+        rejected.append((number, reason))
+
+    out = []
+    for at in range(0, len(facts), block):
+        out += order.take(facts[at : at + block], withdraw)
+    out += order.end(withdraw)
+    return [
+        ("back", fact.seconds) if isinstance(fact, WentBack) else ts for _, ts, fact in out
+    ], rejected
+
+
+def run(first: int, last: int) -> list[float]:
+    return [float(ts) for ts in range(first, last)]
+
+
+@pytest.mark.parametrize("block", [1, 3, 1000])
+def test_a_few_lines_out_of_place_are_put_in_order(block: int) -> None:
+    stamps = run(0, 100)
+    stamps[40], stamps[41] = stamps[41], stamps[40]
+    stamps[60:60] = [stamps.pop(70), stamps.pop(70)]
+    stamps.append(stamps.pop(97))
+    assert ordered(stamps, block=block) == (run(0, 100), [])
+
+
+@pytest.mark.parametrize(("ts", "word"), [(9999.0, "later"), (-9999.0, "earlier")])
+def test_a_stamp_that_belongs_nowhere_is_rejected(ts: float, word: str) -> None:
+    found, rejected = ordered([*run(0, 50), ts, *run(50, 100)])
+    assert found == run(0, 100)
+    [(number, reason)] = rejected
+    assert number == 51
+    assert reason.startswith(f"out of order: stamped {word} than the lines")
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_stamps_that_fall_and_stay_so_are_a_step_of_the_clock(block: int) -> None:
+    found, rejected = ordered([*run(1000, 1030), *run(10, 40)], block=block)
+    assert found == [*run(1000, 1030), ("back", 1019.0), *run(10, 40)]
+    assert rejected == []
+
+
+def test_a_block_that_is_there_twice_is_used_once() -> None:
+    order, rejected = Order(Began), []
+    facts: list[Fact] = [(n, float(n), Said(f"at {n}")) for n in range(1, 41)]
+    again = [(n + 30, float(n), Said(f"at {n}")) for n in range(11, 41)]
+
+    def withdraw(number: int, reason: str) -> None:
+        rejected.append((number, reason))
+
+    out = order.take([*facts, *again], withdraw) + order.end(withdraw)
+    assert out == facts
+    assert rejected == [(n, "out of order: the same line again") for n in range(41, 71)]
+
+
+def test_what_is_about_the_whole_log_stays_before_the_next() -> None:
+    facts: list[Fact] = [(1, 5.0, Said("a")), (0, 1.0, Said("of b")), (2, 6.0, Said("b"))]
+    order = Order(Began)
+    assert order.take(facts, print) + order.end(print) == facts
+
+
+def test_another_program_may_have_another_clock() -> None:
+    order = Order(Began)
+    facts: list[Fact] = [(1, 500.0, Said("a")), (2, 5.0, Began("b")), (3, 6.0, Said("b"))]
+    assert order.take(facts, print) + order.end(print) == facts
+
+
+@given(st.lists(st.integers(0, 60), max_size=120), st.integers(1, 50))
+def test_nothing_is_lost_and_the_blocks_do_not_matter(stamps: list[int], block: int) -> None:
+    found, rejected = ordered([float(ts) for ts in stamps], block=block)
+    assert len([ts for ts in found if isinstance(ts, float)]) + len(rejected) == len(stamps)
+    last = -1.0
+    for ts in found:
+        if isinstance(ts, float):
+            assert ts >= last
+            last = ts
+        else:
+            last = -1.0
+
+
+def test_a_circuit_over_a_step_without_pairs_has_no_negative_times(
+    log_of: Callable[..., Input], lines: type[Lines]
+) -> None:
+    text = lines.circuit_events(7200, 4) + lines.circuit_events(7201, 5, created="00:00:02")
+    after = "".join(lines.circuit_events(3600 + n, 10 + n) for n in range(4))
+    log = log_of(text + after + lines.event(3605, f"CIRC 4 CLOSED ${'A' * 40}~a"))
+    found = torctl.read_logs([log])
+    [step] = found.clock_steps
+    assert (step.is_from_stamps, step.unix_ts) == (True, lines.day + 3600)
+    assert step.seconds == pytest.approx(-3601.3)
+    circuit = found.circuits[0]
+    assert circuit.ended is not None
+    assert circuit.launched is not None
+    assert circuit.ended - circuit.launched == pytest.approx(5 + 1.3)
+    document = pipeline.analyze([log.path] if log.path else [])
+    [told] = document["meta"]["sources"]["unknown"]["clock_steps"]
+    assert told["from"] == "stamps"
+
+
+def test_lines_of_a_transfer_that_were_swapped(
+    log_of: Callable[..., Input], lines: type[Lines]
+) -> None:
+    log = log_of(
+        lines.created(1, 0, 5000)
+        + lines.status(2, 0, 5000, 200)
+        + lines.outcome(1, 5, 0, 5000)
+        + lines.status(4, 0, 5000, 400)
+        + lines.created(6, 1, 5001)
+    )
+    first, _ = tgen.read_logs([log]).transfers
+    assert first.record["is_complete"]
+    assert log.counts.rejected == {"out of order: the transfer had ended": 1}
