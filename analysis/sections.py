@@ -51,6 +51,7 @@ _FRAME = re.compile(
     r"\[(?:message|info|debug|warning|error|critical)\] (?:\[[\w.:-]+\] ){1,2}",
     re.ASCII,
 )
+_WORDS = frozenset({"[stream-status", "[stream-success", "[stream-error"})
 _BEGINS = "Created new stream ["
 Sections = dict[str, dict[str, str]]
 
@@ -78,7 +79,9 @@ def sections_of(line: bytes) -> Sections | None:
         rest = text[at + 12 :].replace("] on transport [", "] transport [", 1)
     else:
         at = text.find("[stream-")
-        _, _, rest = text[at:].partition("] ")
+        word, _, rest = text[at:].partition("] ")
+        if word not in _WORDS:
+            return None
     if not is_framed(text, at) or not rest.endswith("]"):
         return None
     sections: Sections = {}

@@ -37,6 +37,7 @@ def test_sections_of_a_line(lines: type[Lines]) -> None:
         ("total-bytes-send=2167", "total-bytes-send=-1"),
         ("[tgen-stream.c:1738]", "[tgen-stream.c:1738"),
         ("[message]", "[massage]"),
+        ("[stream-success]", "[stream-success]ess]"),
     ],
 )
 def test_sections_that_are_not_as_they_should_be(lines: type[Lines], old: str, new: str) -> None:
