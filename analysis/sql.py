@@ -31,4 +31,6 @@ def spilling(folder: Path) -> duckdb.DuckDBPyConnection:
     """Return a database of its own, which sorts in ``folder`` what is too much for memory."""
     import duckdb  # noqa: PLC0415 - as above
 
-    return duckdb.connect(config={"threads": 1, "temp_directory": str(folder)})
+    return duckdb.connect(
+        config={"threads": 1, "temp_directory": str(folder), "memory_limit": "512MB"}
+    )

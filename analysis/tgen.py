@@ -47,7 +47,15 @@ class TgenAssembly:
         self.log.clock_steps = self._clock.found
         self._number = 0  # of the log that is being read
         self._is_whole = True
-        self._takers: dict[type, Callable[[float, Any], None]] = {
+
+    def begin(self, *, is_whole: bool) -> None:
+        """Say that the facts of the next log follow, and how it was scanned."""
+        self._number += 1
+        self._is_whole = is_whole
+
+    def _takers(self) -> dict[type, Callable[[float, Any], None]]:
+        # Made for each block, not kept: an object that holds its own methods is not freed at once.
+        return {
             Program: self._program,
             Created: self._created,
             Seen: self._seen,
@@ -58,18 +66,13 @@ class TgenAssembly:
             WentBack: self._went_back,
         }
 
-    def begin(self, *, is_whole: bool) -> None:
-        """Say that the facts of the next log follow, and how it was scanned."""
-        self._number += 1
-        self._is_whole = is_whole
-
     def take(self, facts: Iterable[Fact], withdraw: Callable[[int, str], None]) -> None:
         """Take the next facts; ``withdraw`` is told the lines that cannot be used after all.
 
         Raises:
             NeedsWholeError: the log was scanned for less than is needed.
         """
-        takers = self._takers
+        takers = self._takers()
         for number, ts, fact in facts:
             try:
                 takers[type(fact)](ts, fact)

@@ -57,7 +57,10 @@ class TorctlAssembly:
         self._is_cbt_set = False
         self._clock = ClockSteps()
         self.log.clock_steps = self._clock.found
-        self._takers: dict[type, Callable[[float, Any], None]] = {
+
+    def _takers(self) -> dict[type, Callable[[float, Any], None]]:
+        # Made for each block, not kept: an object that holds its own methods is not freed at once.
+        return {
             StreamEvent: self._stream,
             CircuitEvent: self._circuit,
             Bandwidth: self._bandwidth,
@@ -73,7 +76,7 @@ class TorctlAssembly:
 
     def take(self, facts: Iterable[Fact]) -> None:
         """Take the next facts."""
-        takers = self._takers
+        takers = self._takers()
         for _, ts, fact in facts:
             takers[type(fact)](ts, fact)
 
