@@ -357,10 +357,6 @@ def _stop_walking(error: OSError) -> None:
     raise _unreadable(str(error.filename), error) from error
 
 
-def _unreadable(name: str, error: OSError) -> InputError:
-    return InputError(name, f"cannot be read ({error.strerror})", "a log or a folder of logs")
-
-
 def _side_of(name: str) -> str:
     match = None
     for match in _SIDE_NAME.finditer(name):  # noqa: B007 - the last one counts
