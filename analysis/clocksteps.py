@@ -22,28 +22,39 @@ class ClockStep(NamedTuple):
     seconds: float
 
 
+class ClockPair(NamedTuple):
+    """What both clocks said at one moment."""
+
+    utc_ns: int
+    monotonic_ns: int
+
+
+def pair(text: str) -> ClockPair:
+    """Read ``utc_ns=N monotonic_ns=N …``.
+
+    Raises:
+        RejectedError: it is no pair.
+    """
+    match = _PAIR.match(text)
+    if match is None:
+        raise RejectedError("clock pair is cut or garbled")
+    return ClockPair(int(match[1]), int(match[2]))
+
+
 class ClockSteps:
     """Takes the pairs of one source in their order; ``found`` are the steps."""
 
     def __init__(self) -> None:
         self.found: list[ClockStep] = []
-        self._last: tuple[int, int] | None = None
+        self._last: ClockPair | None = None
 
-    def read(self, text: str) -> float:
-        """Read ``utc_ns=N monotonic_ns=N …``; return the seconds of a step, 0 if there was none.
-
-        Raises:
-            RejectedError: it is no pair.
-        """
-        match = _PAIR.match(text)
-        if match is None:
-            raise RejectedError("clock pair is cut or garbled")
-        utc_ns, monotonic_ns = int(match[1]), int(match[2])
-        last, self._last = self._last, (utc_ns, monotonic_ns)
-        if last is None or monotonic_ns < last[1]:  # the machine was started anew
+    def take(self, now: ClockPair) -> float:
+        """Take the next pair; return the seconds of a step, 0 if there was none."""
+        last, self._last = self._last, now
+        if last is None or now.monotonic_ns < last.monotonic_ns:  # the machine was started anew
             return 0.0
-        step_ns = (utc_ns - last[0]) - (monotonic_ns - last[1])
+        step_ns = (now.utc_ns - last.utc_ns) - (now.monotonic_ns - last.monotonic_ns)
         if abs(step_ns) <= _LEAST_STEP_NS:
             return 0.0
-        self.found.append(ClockStep(utc_ns / 1e9, step_ns / 1e9))
+        self.found.append(ClockStep(now.utc_ns / 1e9, step_ns / 1e9))
         return step_ns / 1e9

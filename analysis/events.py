@@ -1,7 +1,8 @@
 """The text of Tor's control-port events, taken apart (control-spec, section 4.1).
 
 Each function takes what follows the event's name and gives a tuple, or raises `RejectedError` with
-the reason why the line cannot be used.
+the reason why the line cannot be used. What the reader of the control port notes of itself gives
+tuples as well: together they are the facts that `torctlscan` finds and `torctl` puts together.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class StreamEvent(NamedTuple):
 class CircuitEvent(NamedTuple):
     """CIRC or CIRC_MINOR. ``path`` is of ``$FINGERPRINT~nickname``."""
 
+    name: str
     number: int
     status: str
     path: list[str]
@@ -91,6 +93,31 @@ class BuildTimeoutEvent(NamedTuple):
     quantile: float
 
 
+class Bandwidth(NamedTuple):
+    """All BW events of a log: bytes by Unix second, as three lists of the same length."""
+
+    seconds: list[int]
+    bytes_read: list[int]
+    bytes_written: list[int]
+
+
+class ReaderStarted(NamedTuple):
+    """A reader began. ``host`` and ``version`` (tor's) are empty where it does not say."""
+
+    host: str
+    version: str
+
+
+class ReaderGap(NamedTuple):
+    """Events may be missing: from here on (``lost``), up to here (``back``), or ``entries`` here.
+
+    ``lost_entries`` is how many these were, 0 with the other two.
+    """
+
+    kind: str
+    lost_entries: int
+
+
 def stream(text: str) -> StreamEvent:
     """Read ``ID STATUS CIRCUIT TARGET KEY=VALUE…``."""
     words = _words(text)
@@ -122,7 +149,7 @@ def circuit(text: str, name: str) -> CircuitEvent:
     values = _values(words[3 if path else 2 :])
     if "TIME_CREATED" in values and not _TIME_CREATED.match(values["TIME_CREATED"]):
         raise RejectedError(f"{name} with a TIME_CREATED that is none")
-    return CircuitEvent(int(words[0]), words[1], path, values)
+    return CircuitEvent(name, int(words[0]), words[1], path, values)
 
 
 def guard(text: str) -> GuardEvent:
@@ -163,6 +190,26 @@ def build_timeout(text: str) -> BuildTimeoutEvent:
     if not (timeout_ms >= 0 and 0 <= quantile <= 1):
         raise RejectedError("BUILDTIMEOUT_SET is cut or garbled")
     return BuildTimeoutEvent(kind, timeout_ms, quantile)
+
+
+def reader_started(text: str) -> ReaderStarted:
+    """Read ``Starting torctl program on host HOST using Tor version VERSION …``."""
+    words = text.split()
+    has_version = "version" in words[:-1]
+    return ReaderStarted(
+        words[5] if len(words) > 5 else "",
+        words[words.index("version") + 1] if has_version else "",
+    )
+
+
+def reader_gap(text: str) -> ReaderGap:
+    """Read ``[GAP] control connection lost …`` or ``back …``, or ``[LOST] N entries …``."""
+    if text.startswith("[LOST] "):
+        words = text.split()
+        if len(words) < 2 or not _are_numbers(words[1]):
+            raise RejectedError("a count of lost entries that is no number")
+        return ReaderGap("entries", int(words[1]))
+    return ReaderGap("lost" if text.startswith("[GAP] control connection lost") else "back", 0)
 
 
 def unix_ts(time_created: str) -> float | None:

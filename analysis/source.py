@@ -11,6 +11,7 @@ line longer than `LONGEST_LINE_BYTES` is counted as rejected instead of being co
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import enum
 import hashlib
@@ -18,7 +19,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from perfmeasure.analysis.compression import BLOCK_BYTES, plain_blocks
 from perfmeasure.errors import InputError
@@ -44,6 +45,13 @@ _TORCTL_LINE = re.compile(
     _STAMP + rb"(?:650[ +-]|Starting torctl |NOTICE BOOTSTRAP |\[(?:WARNING|GAP|LOST|CLOCK)\] )"
 )
 _TOR_OWN_LINE = re.compile(rb"[A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d\.\d{3} \[")
+
+
+Fact = tuple[int, float, NamedTuple]
+"""What a line says, or several: number of the line, its stamp (Unix seconds), and the content.
+
+Number 0 stands for the log as a whole.
+"""
 
 
 class Kind(enum.StrEnum):
@@ -72,8 +80,15 @@ class Counts:
     def reject(self, line_number: int, reason: str) -> None:
         """Count one line that cannot be used."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append((line_number, reason))
+        # By line, whatever order they come in: some are found only with the other logs.
+        if len(self.examples) < _EXAMPLES or line_number < self.examples[-1][0]:
+            bisect.insort(self.examples, (line_number, reason))
+            del self.examples[_EXAMPLES:]
+
+    def withdraw(self, line_number: int, reason: str) -> None:
+        """Count a line that was counted as used as one that cannot be used."""
+        self.used -= 1
+        self.reject(line_number, reason)
 
 
 @dataclasses.dataclass
@@ -189,6 +204,14 @@ class Input:
             return
         self.kind = Kind.UNKNOWN if stored else Kind.EMPTY
         self.looks_like = _looks_like(stored, head)
+
+
+def last_stamp(lines: list[bytes], otherwise: float) -> float:
+    """Return the stamp (Unix seconds) of the last line that has one."""
+    for line in reversed(lines):
+        if stamp := STAMP.match(line):
+            return float(stamp[1])
+    return otherwise
 
 
 def _looks_like(stored: bytes, head: bytes) -> str:

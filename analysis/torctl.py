@@ -1,10 +1,7 @@
-"""Reads logs of Tor's control port (torctl) into streams, circuits, guards and bandwidth.
+"""Puts the facts of one tor's logs together: streams, circuits, guards, connections, bandwidth.
 
-Events that are used: STREAM, CIRC, CIRC_MINOR, BW, BUILDTIMEOUT_SET, GUARD, ORCONN. All others are
-skipped by their name alone. Lines end in LF or CRLF, stamps have 2 or 6 decimals, multi-line
-events continue without stamps.
-
-Circuit and stream numbers begin again when tor is restarted. `TorctlParser` sees that by what the
+`torctlscan` finds the facts in each log by itself; here they are taken in the order of time.
+Circuit and stream numbers begin again when tor is restarted. `TorctlAssembly` sees that by what the
 numbers do, not by what the reader says, since a reader that comes back may find the same tor
 (docs/formats.md, "When tor was restarted"). Records refer to one another as objects, so numbers
 may come again; the database gives each its name.
@@ -12,40 +9,37 @@ may come again; the database gives each its name.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from perfmeasure.analysis import events, torlog
-from perfmeasure.analysis.clocksteps import ClockSteps
-from perfmeasure.analysis.events import RejectedError
-from perfmeasure.analysis.source import STAMP
+from perfmeasure.analysis import events, scan, torlog
+from perfmeasure.analysis.clocksteps import ClockPair, ClockSteps
+from perfmeasure.analysis.events import (
+    Bandwidth,
+    BuildTimeoutEvent,
+    CircuitEvent,
+    ConnectionEvent,
+    GuardEvent,
+    ReaderGap,
+    ReaderStarted,
+    StreamEvent,
+)
 from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from perfmeasure.analysis.events import CircuitEvent, StreamEvent
-    from perfmeasure.analysis.source import Counts, Input
+    from perfmeasure.analysis.scan import FactsOf
+    from perfmeasure.analysis.source import Fact, Input
 
 _HIDDEN_SERVICE_PURPOSES = frozenset(
     {"HS_CLIENT_INTRO", "HS_CLIENT_REND", "HS_SERVICE_INTRO", "HS_SERVICE_REND"}
 )
 _ENDS = frozenset({"FAILED", "CLOSED"})
 _GUARD_TIMES = {"NEW": "new_ts", "UP": "up_ts", "DOWN": "down_ts", "DROPPED": "dropped_ts"}
-_INNER_STAMP = re.compile(rb"\d-\d\d \d\d:\d\d:\d\d \d{9,10}\.")
-_EVENT = re.compile(r"650 [A-Z][A-Z_]*(?: |\Z)")
-
-# Events of tor 0.2 to 0.4.9 whose name is all that we need of them.
-_SKIPPED_EVENTS = frozenset(
-    b"ADDRMAP AUTHDIR_NEWDESCS CELL_STATS CIRC_BW CLIENTS_SEEN CONF_CHANGED CONN_BW DEBUG "
-    b"DESCCHANGED ERR HS_DESC HS_DESC_CONTENT INFO NETWORK_LIVENESS NEWCONSENSUS NEWDESC NOTICE "
-    b"NS PT_LOG PT_STATUS SIGNAL STATUS_CLIENT STATUS_GENERAL STATUS_SERVER STREAM_BW TB_EMPTY "
-    b"TRANSPORT_LAUNCHED WARN".split()
-)
 
 
-class TorctlParser:
-    """Reads the logs of one tor in the order of time: `read` each, then take ``log``."""
+class TorctlAssembly:
+    """Takes the facts of one tor in the order of time; ``log`` is what they mean together."""
 
     def __init__(self) -> None:
         self.log = TorLog()
@@ -59,159 +53,46 @@ class TorctlParser:
         self._build_timeout_ms: int | None = None
         self._build_quantile: float | None = None
         self._is_cbt_set = False
-        self._is_in_data = False  # within a 650+EVENT, up to its lone dot
-        self._is_in_reply = False  # within a 650-EVENT or after the dot, up to "650 OK"
-        self._last_ts = 0.0
         self._clock = ClockSteps()
         self.log.clock_steps = self._clock.found
-        self._has_crlf = False  # whether events of this log end in CR LF: then one without is cut
-        self._handlers: dict[bytes, Callable[[float, str], None] | None] = {
-            **dict.fromkeys(_SKIPPED_EVENTS),
-            b"STREAM": self._stream,
-            b"CIRC": self._circuit,
-            b"CIRC_MINOR": self._circuit_minor,
-            b"BW": self._bandwidth,
-            b"BUILDTIMEOUT_SET": self._build_timeout,
-            b"GUARD": self._guard,
-            b"ORCONN": self._connection,
+        self._takers: dict[type, Callable[[float, Any], None]] = {
+            StreamEvent: self._stream,
+            CircuitEvent: self._circuit,
+            Bandwidth: self._bandwidth,
+            BuildTimeoutEvent: self._build_timeout,
+            GuardEvent: self._guard,
+            ConnectionEvent: self._connection,
+            ReaderStarted: self._reader_started,
+            ReaderGap: self._reader_gap,
+            ClockPair: self._clock_pair,
         }
 
-    def read(self, log: Input) -> None:
-        """Read one log.
+    def take(self, facts: Iterable[Fact]) -> None:
+        """Take the next facts."""
+        takers = self._takers
+        for _, ts, fact in facts:
+            takers[type(fact)](ts, fact)
 
-        Raises:
-            InputError: the file cannot be read any more.
-        """
-        self._has_crlf = False
-        for first, lines in log.batches():
-            self._read_batch(first, lines, log.counts)
-            for line in reversed(lines):
-                if stamp := STAMP.match(line):
-                    self._last_ts = float(stamp[1])
-                    break
-        log.last_unix_ts = max(log.first_unix_ts, self._last_ts)
-
-    # ---- lines ---------------------------------------------------------------------------------
-
-    def _read_batch(self, first: int, lines: list[bytes], counts: Counts) -> None:
-        handlers = self._handlers
-        used = skipped = 0
-        for number, line in enumerate(lines, first):
-            parts = line.split(b" ", 5)
-            try:
-                handler = handlers[parts[4].rstrip()]
-                if handler is None and parts[3] == b"650":  # most lines, when CIRC_BW is logged
-                    self._is_in_data = self._is_in_reply = False
-                    skipped += 1
-                    continue
-                if parts[3] != b"650":
-                    handler = None
-            except (KeyError, IndexError):
-                handler = None
-            try:
-                is_used = self._read_event(handler, line) if handler else self._read_other(line)
-            except RejectedError as error:
-                counts.reject(number, str(error))
-                continue
-            if is_used:
-                used += 1
-            else:
-                skipped += 1
-        counts.used += used
-        counts.skipped += skipped
-
-    def _read_event(self, handler: Callable[[float, str], None], line: bytes) -> bool:
-        """Read a one-line event that is used.
-
-        Raises:
-            RejectedError: it cannot be.
-        """
-        stamp = STAMP.match(line)
-        if stamp is None:
-            raise RejectedError("no time stamp")
-        name, _, values = line[stamp.end() + 4 :].partition(b" ")
-        if not values.strip():
-            raise RejectedError(f"{name.decode().rstrip()} without its values")
-        if b" 650 " in values or _INNER_STAMP.search(values):
-            raise RejectedError("two events on one line")
-        if values.endswith(b"\r"):
-            self._has_crlf = True
-        elif self._has_crlf:
-            self._has_crlf = False  # once; two in a row are another log, put behind this one
-            raise RejectedError("event is cut: its line end is not like the others'")
-        text = values.decode("ascii", "replace").rstrip("\r")
-        if "\ufffd" in text or not text.isprintable():
-            raise RejectedError("event with bytes that are no text")
-        handler(float(stamp[1]), text)
-        self._is_in_data = self._is_in_reply = False
-        return True
-
-    def _read_other(self, line: bytes) -> bool:
-        """Read a line that is no one-line event of a name we know. Return whether it was used.
-
-        Raises:
-            RejectedError: it cannot be.
-        """
-        stamp = STAMP.match(line)
-        if stamp is None:
-            self._continuation(line.rstrip(b"\r"))
-            return False
-        text = line[stamp.end() :].decode("utf-8", "replace").rstrip("\r")
-        if text[:4] in {"650+", "650-"}:
-            self._is_in_data = text[3] == "+"
-            self._is_in_reply = True
-            return False
-        self._is_in_data = self._is_in_reply = False
-        if text.startswith("Starting torctl program on host "):
-            self._reader_started(text.split())
-            return True
-        if text.startswith(("[GAP] ", "[LOST] ")):
-            self._gap(float(stamp[1]), text)
-            return True
-        if text.startswith("[CLOCK] "):
-            seconds = self._clock.read(text[8:])
-            torlog.shift_open((*self._circuits.values(), *self._streams.values()), seconds)
-            return True
-        if text.startswith(("NOTICE BOOTSTRAP ", "[WARNING] ")):
-            return False
-        if _EVENT.match(text):
-            raise RejectedError("event of a name that is not known")
-        raise RejectedError("neither an event nor a note of the reader")
-
-    def _continuation(self, line: bytes) -> None:
-        if self._is_in_data:
-            self._is_in_data = line != b"."
-        elif self._is_in_reply and line.startswith((b"650+", b"650-")):
-            self._is_in_data = line.startswith(b"650+")
-        elif self._is_in_reply and line.startswith(b"650 "):
-            self._is_in_reply = False  # the end of the event
-        elif line.strip():
-            self._is_in_reply = False
-            raise RejectedError("no time stamp")
-
-    def _reader_started(self, words: list[str]) -> None:
-        if len(words) > 5:
-            self.log.host = self.log.host or words[5]
-        if "version" in words[:-1]:
-            version = words[words.index("version") + 1]
-            if version not in self.log.tor_versions:
-                self.log.tor_versions.append(version)
+    def _reader_started(self, _ts: float, fact: ReaderStarted) -> None:
+        self.log.host = self.log.host or fact.host
+        if fact.version and fact.version not in self.log.tor_versions:
+            self.log.tor_versions.append(fact.version)
         self._is_tor_in_doubt = True
-        self._has_crlf = False
 
-    def _gap(self, ts: float, text: str) -> None:
+    def _reader_gap(self, ts: float, fact: ReaderGap) -> None:
         gaps = self.log.gaps
-        if text.startswith("[LOST] "):
-            count = text.split()[1]
-            if not count.isdecimal():
-                raise RejectedError("a count of lost entries that is no number")
-            gaps.append(Gap(ts, ts, int(count)))
+        if fact.kind == "entries":
+            gaps.append(Gap(ts, ts, fact.lost_entries))
             return
-        if text.startswith("[GAP] control connection lost"):
+        if fact.kind == "lost":
             gaps.append(Gap(ts))
         elif gaps and gaps[-1].end is None:
             gaps[-1] = gaps[-1]._replace(end=ts)
         self._is_tor_in_doubt = True
+
+    def _clock_pair(self, _ts: float, fact: ClockPair) -> None:
+        seconds = self._clock.take(fact)
+        torlog.shift_open((*self._circuits.values(), *self._streams.values()), seconds)
 
     # ---- whose numbers these are ---------------------------------------------------------------
 
@@ -263,8 +144,7 @@ class TorctlParser:
 
     # ---- events --------------------------------------------------------------------------------
 
-    def _stream(self, ts: float, text: str) -> None:
-        event = events.stream(text)
+    def _stream(self, ts: float, event: StreamEvent) -> None:
         stream = self._same_stream(event)
         if stream is None:
             stream = self._streams[event.number] = Stream(event.number, ts, ts)
@@ -305,10 +185,12 @@ class TorctlParser:
         circuit.path.extend((hop, None) for hop in event.path[len(circuit.path) :])
         return circuit
 
-    def _circuit(self, ts: float, text: str) -> None:
-        event = events.circuit(text, "CIRC")
+    def _circuit(self, ts: float, event: CircuitEvent) -> None:
         circuit = self._circuit_of(ts, event)
         if circuit is None:
+            return
+        if event.name == "CIRC_MINOR":
+            self._circuit_minor(ts, event, circuit)
             return
         circuit.events.append((f"{event.purpose}:{event.status}", ts))
         if event.status == "LAUNCHED":
@@ -330,30 +212,27 @@ class TorctlParser:
         if event.status in _ENDS:
             circuit.ended = ts
 
-    def _circuit_minor(self, ts: float, text: str) -> None:
-        event = events.circuit(text, "CIRC_MINOR")
-        circuit = self._circuit_of(ts, event)
-        if circuit is None:
-            return
+    @staticmethod
+    def _circuit_minor(ts: float, event: CircuitEvent, circuit: Circuit) -> None:
         if event.status != "PURPOSE_CHANGED" or event.purpose != event.values.get("OLD_PURPOSE"):
             circuit.events.append((f"{event.status}:{event.purpose}", ts))
         if event.purpose in _HIDDEN_SERVICE_PURPOSES:
             circuit.events.append((event.hidden_service_state, ts))
 
-    def _bandwidth(self, ts: float, text: str) -> None:
-        read, written = events.bandwidth(text)
-        second = int(ts)
+    def _bandwidth(self, _ts: float, event: Bandwidth) -> None:
         # Two in one second (tor was busy) are both true: their sum is what went through.
-        self.log.bytes_read[second] = self.log.bytes_read.get(second, 0) + read
-        self.log.bytes_written[second] = self.log.bytes_written.get(second, 0) + written
+        for counts, added in (
+            (self.log.bytes_read, event.bytes_read),
+            (self.log.bytes_written, event.bytes_written),
+        ):
+            for second, count in zip(event.seconds, added, strict=True):
+                counts[second] = counts.get(second, 0) + count
 
-    def _build_timeout(self, _ts: float, text: str) -> None:
-        event = events.build_timeout(text)
+    def _build_timeout(self, _ts: float, event: BuildTimeoutEvent) -> None:
         self._build_timeout_ms, self._build_quantile = event.timeout_ms, event.quantile
         self._is_cbt_set = event.kind != "RESET"
 
-    def _guard(self, ts: float, text: str) -> None:
-        event = events.guard(text)
+    def _guard(self, ts: float, event: GuardEvent) -> None:
         if event.kind != "ENTRY" or event.status not in _GUARD_TIMES:
             return
         guard = self._guards.get(event.fingerprint)
@@ -364,8 +243,7 @@ class TorctlParser:
         if event.status == "DROPPED":
             del self._guards[event.fingerprint]
 
-    def _connection(self, ts: float, text: str) -> None:
-        event = events.connection(text)
+    def _connection(self, ts: float, event: ConnectionEvent) -> None:
         connection = self._connections.get(event.number)
         if connection is None or connection.ended is not None:
             connection = Connection(event.number, event.endpoint, ts)
@@ -384,13 +262,14 @@ def _is_another(stream: Stream, event: StreamEvent) -> bool:
     return stream.target.rpartition(":")[2] != event.target.rpartition(":")[2]
 
 
-def read_logs(logs: Iterable[Input]) -> TorLog:
+def read_logs(logs: Iterable[Input], facts_of: FactsOf = scan.facts) -> TorLog:
     """Read the logs of one tor, given in the order of time.
 
     Raises:
         InputError: a file cannot be read any more.
     """
-    parser = TorctlParser()
+    assembly = TorctlAssembly()
     for log in logs:
-        parser.read(log)
-    return parser.log
+        for facts in facts_of(log, is_whole=False):
+            assembly.take(facts)
+    return assembly.log

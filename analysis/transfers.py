@@ -110,6 +110,15 @@ class Begun:
         self.recv_next_mark: float = PAYLOAD_MARKS_BYTES[0]
         self.send_next_mark: float = PAYLOAD_MARKS_BYTES[0]
 
+    def passes(self, recv: int, send: int, recv_pct: float, send_pct: float) -> bool:
+        """Whether `reach` would note anything."""
+        return (
+            recv_pct >= self.recv_next_decile
+            or send_pct >= self.send_next_decile
+            or recv >= self.recv_next_mark
+            or send >= self.send_next_mark
+        )
+
     def reach(self, ts: float, recv: int, send: int, recv_pct: float, send_pct: float) -> None:
         """Note the time of what has been passed: payload bytes and percent, both ways."""
         if recv_pct >= self.recv_next_decile:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmeasure.analysis import tgen, torctl
+from perfmeasure.analysis import clocksteps, tgen, torctl
 from perfmeasure.analysis.clocksteps import ClockSteps
 from perfmeasure.analysis.events import RejectedError
 from perfmeasure.analysis.source import Input
@@ -19,12 +19,14 @@ def pair(utc: float, monotonic: float) -> str:
 
 def test_a_step_is_what_the_clocks_differ_by() -> None:
     clock = ClockSteps()
-    assert [clock.read(pair(*times)) for times in ((100, 5), (160, 65), (160.0005, 65.001))] == [
-        0
-    ] * 3
-    assert clock.read(pair(1000, 125.001)) == pytest.approx(779.9995)
-    assert clock.read(pair(10, 185.001)) == pytest.approx(-1050)
-    assert clock.read(pair(99, 1)) == 0  # the machine was started anew
+
+    def take(utc: float, monotonic: float) -> float:
+        return clock.take(clocksteps.pair(pair(utc, monotonic)))
+
+    assert [take(*times) for times in ((100, 5), (160, 65), (160.0005, 65.001))] == [0] * 3
+    assert take(1000, 125.001) == pytest.approx(779.9995)
+    assert take(10, 185.001) == pytest.approx(-1050)
+    assert take(99, 1) == 0  # the machine was started anew
     assert [step.unix_ts for step in clock.found] == [1000, 10]
 
 
@@ -33,13 +35,13 @@ def test_a_step_is_what_the_clocks_differ_by() -> None:
 )
 def test_what_is_no_pair(text: str) -> None:
     with pytest.raises(RejectedError):
-        ClockSteps().read(text)
+        clocksteps.pair(text)
 
 
 @given(st.text(max_size=60))
 def test_rubbish_is_no_pair(text: str) -> None:
     with pytest.raises(RejectedError):
-        ClockSteps().read(text)
+        clocksteps.pair(text)
 
 
 def test_a_transfer_over_a_step_has_true_durations(

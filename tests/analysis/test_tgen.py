@@ -7,24 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmeasure.analysis import source, tgen
-from perfmeasure.analysis.source import Counts
-from perfmeasure.analysis.tgen import TgenParser
+from tests.analysis.scanned import balance, tgen_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from perfmeasure.analysis.source import Input
+    from perfmeasure.analysis.source import Counts, Input
     from perfmeasure.analysis.transfers import TgenLog
     from tests.analysis.conftest import Lines
 
 
 def read(fixtures: Path, name: str) -> TgenLog:
     return tgen.read_logs(source.find([fixtures / name]))
-
-
-def balance(counts: Counts) -> int:
-    return counts.used + counts.skipped + sum(counts.rejected.values())
 
 
 def test_a_run_of_the_real_program(fixtures: Path) -> None:
@@ -59,9 +54,9 @@ def test_a_servers_streams_are_counted_only(fixtures: Path) -> None:
 def test_two_lines_in_one_are_none(lines: type[Lines]) -> None:
     first, second = lines.status(1, 0, 5000, 100), lines.status(2, 0, 5000, 700)
     for cut in range(first.index("transport ["), len(first)):
-        parser, counts = one_line(first[:cut] + second)
+        log, counts = one_line(first[:cut] + second)
         assert counts.rejected, cut
-        assert not parser.log.transfers
+        assert not log.transfers
 
 
 def test_a_transfer_whose_program_was_killed_is_kept(fixtures: Path) -> None:
@@ -153,12 +148,8 @@ def test_a_size_below_zero_is_none(log_of: Callable[..., Input], lines: type[Lin
     assert log.counts.rejected == {"stream-success has a number that is none": 1}
 
 
-def one_line(text: str) -> tuple[TgenParser, Counts]:
-    parser, counts = TgenParser(), Counts(lines=1)
-    parser._read_batch(1, [text.rstrip("\n").encode()], counts)
-    parser.finish()
-    assert balance(counts) == 1
-    return parser, counts
+def one_line(text: str) -> tuple[TgenLog, Counts]:
+    return tgen_lines([text.rstrip("\n").encode()])
 
 
 @pytest.mark.parametrize("kind", ["initializing", "created", "status", "outcome"])
@@ -171,8 +162,8 @@ def test_a_line_cut_anywhere_is_counted_and_harmless(lines: type[Lines], kind: s
         "outcome": lines.outcome(1, 2, 0, 5000),
     }[kind].rstrip("\n")
     for end in range(len(whole)):
-        parser, counts = one_line(whole[:end])
-        assert not parser.log.transfers
+        log, counts = one_line(whole[:end])
+        assert not log.transfers
         if kind != "initializing" and end > whole.index("["):
             # Up to the word that says what it is, it is a line of no interest.
             assert counts.rejected or "transport [fd" not in whole[:end]
@@ -189,16 +180,10 @@ def test_bytes_changed_anywhere_never_raise(lines: type[Lines], data: st.DataObj
     line = bytearray(text.encode())
     for _ in range(data.draw(st.integers(1, 4))):
         line[data.draw(st.integers(0, len(line) - 1))] = data.draw(st.integers(0, 255))
-    parser, counts = TgenParser(), Counts()
-    parts = bytes(line).split(b"\n")
-    parser._read_batch(1, parts, counts)
-    parser.finish()
-    assert balance(counts) == len(parts)
+    tgen_lines(bytes(line).split(b"\n"))
 
 
 @given(st.binary(max_size=300))
 def test_rubbish_never_raises(rubbish: bytes) -> None:
-    parser, counts = TgenParser(), Counts()
-    parser._read_batch(1, [rubbish, b"2026-11-22 00:33:12 1795307592.266044 " + rubbish], counts)
-    assert balance(counts) == 2
-    assert not parser.finish().transfers
+    log, _ = tgen_lines([rubbish, b"2026-11-22 00:33:12 1795307592.266044 " + rubbish])
+    assert not log.transfers

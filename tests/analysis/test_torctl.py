@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from perfmeasure.analysis import source, torctl
 from perfmeasure.analysis.source import Counts
-from perfmeasure.analysis.torctl import TorctlParser
 from perfmeasure.analysis.torlog import Gap
+from tests.analysis.scanned import balance, torctl_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +26,7 @@ CLIENT = "onionperf-run/tor-client.onionperf.torctl.log.xz"
 def read(path: Path) -> tuple[TorLog, Counts]:
     [log] = source.find([path])
     found = torctl.read_logs([log])
-    assert log.counts.used + log.counts.skipped + sum(log.counts.rejected.values()) == (
-        log.counts.lines
-    )
+    assert balance(log.counts) == log.counts.lines
     return found, log.counts
 
 
@@ -276,10 +274,7 @@ def test_damage_anywhere_never_raises(fixtures: Path, data: st.DataObject) -> No
         else:
             del text[at : at + data.draw(st.integers(1, 200))]
         text = text or bytearray(b" ")
-    parser, counts = TorctlParser(), Counts()
-    parts = bytes(text).split(b"\n")
-    parser._read_batch(1, parts, counts)
-    assert counts.used + counts.skipped + sum(counts.rejected.values()) == len(parts)
+    torctl_lines(bytes(text).split(b"\n"))
 
 
 OLD_TOR = (

@@ -1,0 +1,44 @@
+"""The scan of one log: its facts, and what became of its lines. It needs no other log.
+
+The analysis has two stages. A scan turns a log into facts, which are few; the assembly (`tgen`,
+`torctl`) takes the facts of one program's logs in the order of time. So scans may run anywhere, in
+any order, and be kept (docs/adr/0007).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from perfmeasure.analysis.source import Counts, Kind
+from perfmeasure.analysis.tgenscan import TgenScan
+from perfmeasure.analysis.torctlscan import TorctlScan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from perfmeasure.analysis.source import Fact, Input
+
+
+class FactsOf(Protocol):
+    """Gives the facts of a log in blocks, and sets its counts by the end of them."""
+
+    def __call__(self, log: Input, *, is_whole: bool) -> Iterator[list[Fact]]:
+        """See `facts`."""
+
+
+def facts(log: Input, *, is_whole: bool) -> Iterator[list[Fact]]:
+    """Read a log and yield its facts in blocks; by the end its counts and last stamp are set.
+
+    ``is_whole`` asks for a fact of each line that is used (`TgenScan` says when that matters).
+
+    Raises:
+        InputError: the file cannot be read any more.
+    """
+    log.counts = Counts()
+    # What cannot be read twice is read whole at once.
+    is_whole = is_whole or log.path is None
+    scan = TgenScan(is_whole=is_whole) if log.kind is Kind.TGEN else TorctlScan()
+    for first, lines in log.batches():
+        yield scan.batch(first, lines, log.counts)
+    yield scan.end()
+    log.last_unix_ts = max(log.first_unix_ts, scan.last_ts)

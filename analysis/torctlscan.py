@@ -1,0 +1,184 @@
+"""Finds the facts in one log of Tor's control port (torctl), line by line.
+
+Events that are used: STREAM, CIRC, CIRC_MINOR, BW, BUILDTIMEOUT_SET, GUARD, ORCONN. All others are
+skipped by their name alone. Lines end in LF or CRLF, stamps have 2 or 6 decimals, multi-line
+events continue without stamps.
+
+Whatever can be said of a line by itself and its neighbours is said here: which lines are used,
+skipped or rejected. What the facts mean together, over all the logs of one tor, `torctl` finds.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from perfmeasure.analysis import clocksteps, events
+from perfmeasure.analysis.events import RejectedError
+from perfmeasure.analysis.source import STAMP, last_stamp
+
+if TYPE_CHECKING:
+    from perfmeasure.analysis.source import Counts, Fact
+
+_INNER_STAMP = re.compile(rb"\d-\d\d \d\d:\d\d:\d\d \d{9,10}\.")
+_EVENT = re.compile(r"650 [A-Z][A-Z_]*(?: |\Z)")
+
+# Events of tor 0.2 to 0.4.9 whose name is all that we need of them.
+_SKIPPED_EVENTS = frozenset(
+    b"ADDRMAP AUTHDIR_NEWDESCS CELL_STATS CIRC_BW CLIENTS_SEEN CONF_CHANGED CONN_BW DEBUG "
+    b"DESCCHANGED ERR HS_DESC HS_DESC_CONTENT INFO NETWORK_LIVENESS NEWCONSENSUS NEWDESC NOTICE "
+    b"NS PT_LOG PT_STATUS SIGNAL STATUS_CLIENT STATUS_GENERAL STATUS_SERVER STREAM_BW TB_EMPTY "
+    b"TRANSPORT_LAUNCHED WARN".split()
+)
+
+
+_Reader = Callable[[str], Any]  # of an event's values; gives its NamedTuple
+
+
+class TorctlScan:
+    """The scan of one log: `batch` for its lines in their order, then `end`."""
+
+    def __init__(self) -> None:
+        self.last_ts = 0.0
+        self._is_in_data = False  # within a 650+EVENT, up to its lone dot
+        self._is_in_reply = False  # within a 650-EVENT or after the dot, up to "650 OK"
+        self._has_crlf = False  # whether events of this log end in CR LF: then one without is cut
+        self._bytes_read: dict[int, int] = {}
+        self._bytes_written: dict[int, int] = {}
+        self._readers: dict[bytes, _Reader | None] = {
+            **dict.fromkeys(_SKIPPED_EVENTS),
+            b"STREAM": events.stream,
+            b"CIRC": functools.partial(events.circuit, name="CIRC"),
+            b"CIRC_MINOR": functools.partial(events.circuit, name="CIRC_MINOR"),
+            b"BW": events.bandwidth,
+            b"BUILDTIMEOUT_SET": events.build_timeout,
+            b"GUARD": events.guard,
+            b"ORCONN": events.connection,
+        }
+
+    def batch(self, first: int, lines: list[bytes], counts: Counts) -> list[Fact]:
+        """Return the facts in consecutive lines, of which the first has the number ``first``."""
+        readers = self._readers
+        facts: list[Fact] = []
+        used = skipped = 0
+        for number, line in enumerate(lines, first):
+            parts = line.split(b" ", 5)
+            try:
+                reader = readers[parts[4].rstrip()]
+                if reader is None and parts[3] == b"650":  # most lines, when CIRC_BW is logged
+                    self._is_in_data = self._is_in_reply = False
+                    skipped += 1
+                    continue
+                if parts[3] != b"650":
+                    reader = None
+            except (KeyError, IndexError):
+                reader = None
+            try:
+                ts, fact = self._event(reader, line) if reader else self._other(line)
+            except RejectedError as error:
+                counts.reject(number, str(error))
+                continue
+            if fact is not None:
+                facts.append((number, ts, fact))
+            if reader or fact is not None:
+                used += 1
+            else:
+                skipped += 1
+        counts.used += used
+        counts.skipped += skipped
+        self.last_ts = last_stamp(lines, self.last_ts)
+        return facts
+
+    def end(self) -> list[Fact]:
+        """Return what is known only at the end of the log."""
+        if not self._bytes_read:
+            return []
+        return [
+            (
+                0,
+                self.last_ts,
+                events.Bandwidth(
+                    list(self._bytes_read),
+                    list(self._bytes_read.values()),
+                    list(self._bytes_written.values()),
+                ),
+            )
+        ]
+
+    def _event(self, reader: _Reader, line: bytes) -> tuple[float, NamedTuple | None]:
+        """Read a one-line event that is used; no fact if it is summed up.
+
+        Raises:
+            RejectedError: it cannot be.
+        """
+        stamp = STAMP.match(line)
+        if stamp is None:
+            raise RejectedError("no time stamp")
+        name, _, values = line[stamp.end() + 4 :].partition(b" ")
+        if not values.strip():
+            raise RejectedError(f"{name.decode().rstrip()} without its values")
+        if b" 650 " in values or _INNER_STAMP.search(values):
+            raise RejectedError("two events on one line")
+        if values.endswith(b"\r"):
+            self._has_crlf = True
+        elif self._has_crlf:
+            self._has_crlf = False  # once; two in a row are another log, put behind this one
+            raise RejectedError("event is cut: its line end is not like the others'")
+        text = values.decode("ascii", "replace").rstrip("\r")
+        if "\ufffd" in text or not text.isprintable():
+            raise RejectedError("event with bytes that are no text")
+        ts = float(stamp[1])
+        fact = reader(text)
+        self._is_in_data = self._is_in_reply = False
+        if reader is events.bandwidth:
+            self._add_bandwidth(int(ts), *fact)
+            return ts, None
+        return ts, fact
+
+    def _add_bandwidth(self, second: int, read: int, written: int) -> None:
+        # Two counts in one second are all that went through.
+        self._bytes_read[second] = self._bytes_read.get(second, 0) + read
+        self._bytes_written[second] = self._bytes_written.get(second, 0) + written
+
+    def _other(self, line: bytes) -> tuple[float, NamedTuple | None]:
+        """Read a line that is no one-line event of a name we know; no fact if it is of no use.
+
+        Raises:
+            RejectedError: it cannot be used.
+        """
+        stamp = STAMP.match(line)
+        if stamp is None:
+            self._continuation(line.rstrip(b"\r"))
+            return 0.0, None
+        ts = float(stamp[1])
+        text = line[stamp.end() :].decode("utf-8", "replace").rstrip("\r")
+        if text[:4] in {"650+", "650-"}:
+            self._is_in_data = text[3] == "+"
+            self._is_in_reply = True
+            return ts, None
+        self._is_in_data = self._is_in_reply = False
+        if text.startswith("Starting torctl program on host "):
+            self._has_crlf = False
+            return ts, events.reader_started(text)
+        if text.startswith(("[GAP] ", "[LOST] ")):
+            return ts, events.reader_gap(text)
+        if text.startswith("[CLOCK] "):
+            return ts, clocksteps.pair(text[8:])
+        if text.startswith(("NOTICE BOOTSTRAP ", "[WARNING] ")):
+            return ts, None
+        if _EVENT.match(text):
+            raise RejectedError("event of a name that is not known")
+        raise RejectedError("neither an event nor a note of the reader")
+
+    def _continuation(self, line: bytes) -> None:
+        if self._is_in_data:
+            self._is_in_data = line != b"."
+        elif self._is_in_reply and line.startswith((b"650+", b"650-")):
+            self._is_in_data = line.startswith(b"650+")
+        elif self._is_in_reply and line.startswith(b"650 "):
+            self._is_in_reply = False  # the end of the event
+        elif line.strip():
+            self._is_in_reply = False
+            raise RejectedError("no time stamp")
