@@ -74,7 +74,7 @@ def _input_lines(document: dict[str, Any]) -> list[str]:
             continue
         lines = log["lines"]
         rejected = sum(lines["rejected"].values())
-        role = f"{log['kind']} of the {log['side']}"
+        role = f"{log['kind']} of the {log.get('side', 'kernel')}"
         if not log["is_in_data"]:
             role += " (counted, not in the database)"
         said.append(
@@ -99,6 +99,14 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
         transfers = node.get("tgen", {}).get("transfers", {})
         if not any(transfer["is_complete"] for transfer in transfers.values()):
             said.append(f"{nickname}: no transfer had ended in these logs")
+        if "kernel" in node:
+            counts = node["kernel"]["links"]
+            said.append(
+                f"{nickname}: {len(node['kernel']['connections'])} TCP connections; linked to them: "
+                + ", ".join(
+                    f"{n['linked']} of {sum(n.values())} {what}" for what, n in counts.items()
+                )
+            )
         steps = document["meta"]["sources"].get(nickname, {}).get("clock_steps", [])
         if steps:
             said.append(f"{nickname}: the clock was set {len(steps)} times (meta.sources)")

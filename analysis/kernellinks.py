@@ -18,7 +18,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from perfmeasure.analysis.claims import Claim, settle
-from perfmeasure.analysis.torlog import HOP
+from perfmeasure.analysis.torlog import HOP, address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,12 +64,12 @@ def link(kernel: KernelLog, transfers: Sequence[Transfer], tor: TorLog | None) -
     claims = _transfers(kernel.connections, transfers)
     if tor is None:
         return KernelLinks(peers, claims, {}, {})
-    tor_pids = {
-        peers[claim.candidates[0]].pid
+    tors = {
+        peers[claim.candidates[0]].process
         for transfer, claim in zip(transfers, claims, strict=True)
         if claim.status == "linked" and _has_proxy(transfer) and claim.candidates[0] in peers
     }
-    to_relays = _ToRelays(kernel.connections, {pid for pid in tor_pids if pid is not None})
+    to_relays = _ToRelays(kernel.connections, tors - {None})
     or_connections = to_relays.or_connections(tor)
     return KernelLinks(peers, claims, or_connections, to_relays.circuits(tor, or_connections))
 
@@ -104,19 +104,17 @@ def _peers(connections: Sequence[KernelConnection]) -> dict[KernelConnection, Ke
 
 
 def _overlap(one: KernelConnection, other: KernelConnection) -> bool:
-    return one.overlaps(other.first_ts, other.last_ts) and other.overlaps(one.first_ts, one.last_ts)
+    return one.lived_at(other.first_ts, other.last_ts) and other.lived_at(one.first_ts, one.last_ts)
 
 
 def _has_proxy(transfer: Transfer) -> bool:
-    return not transfer.record["endpoint_proxy"].startswith("NULL:")
+    return not transfer.record["endpoint_proxy"].startswith("NULL")
 
 
 def _endpoint(text: str) -> tuple[str, int]:
     """Return the address (empty if unknown) and the port (0) of ``NAME:ADDRESS:PORT``."""
-    rest, _, port = text.rpartition(":")
-    address = rest.partition(":")[2]
-    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-    return ("" if address in _NOT_AN_ADDRESS else address), number
+    address, port = address_of(text.partition(":")[2])
+    return ("" if address in _NOT_AN_ADDRESS else address), port
 
 
 def _transfers(
@@ -148,12 +146,14 @@ def _transfers(
 class _ToRelays:
     """The connections that may lead to relays: begun by tor, or where that is unknown by any."""
 
-    def __init__(self, connections: Iterable[KernelConnection], tor_pids: set[int]) -> None:
-        self._is_tor_known = bool(tor_pids)
+    def __init__(
+        self, connections: Iterable[KernelConnection], tors: set[tuple[str, int] | None]
+    ) -> None:
+        self._is_tor_known = bool(tors)
         self._begun = [
             connection
             for connection in connections
-            if connection.side != "passive" and (not tor_pids or connection.pid in tor_pids)
+            if connection.side != "passive" and (not tors or connection.process in tors)
         ]
         self._addresses: dict[str, set[tuple[str, int]]] = {}
 
@@ -187,7 +187,7 @@ class _ToRelays:
                 found
                 for address in sorted(self._addresses.get(circuit.guard_fingerprint, ()))
                 for found in by_address.get(address, ())
-                if found.overlaps(at, at)
+                if found.lived_at(at, at)
             )
             status = ("unmatched", "linked", "ambiguous")[min(len(alive), 2)]
             claims[circuit] = Claim(status, alive)
@@ -196,7 +196,7 @@ class _ToRelays:
     def _near(self, connection: Connection, slack_seconds: float) -> list[KernelConnection]:
         hop = HOP.match(connection.endpoint)
         addresses = (
-            self._addresses.get(hop[1].upper(), set()) if hop else {_relay(connection.endpoint)}
+            self._addresses.get(hop[1].upper(), set()) if hop else {address_of(connection.endpoint)}
         )
         if not addresses and not self._is_tor_known:
             return []
@@ -210,13 +210,6 @@ class _ToRelays:
             and (
                 abs(found.start_ts - seen) <= within
                 if is_begin_seen and found.start_ts is not None
-                else found.overlaps(seen, seen)
+                else found.lived_at(seen, seen)
             )
         ]
-
-
-def _relay(endpoint: str) -> tuple[str, int]:
-    """Return address and port of ``ADDRESS:PORT`` or ``[ADDRESS]:PORT``."""
-    address, _, port = endpoint.rpartition(":")
-    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-    return address.strip("[]"), number

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import perfmeasure
 from perfmeasure import jsonio
-from perfmeasure.analysis import database, source, tgen, torctl
+from perfmeasure.analysis import connections, database, source, tgen, torctl
 from perfmeasure.analysis.source import Kind
 from perfmeasure.errors import InputError, UsageError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from perfmeasure.analysis.kernel import KernelLog
     from perfmeasure.analysis.source import Input
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
@@ -27,16 +28,18 @@ _REASONS_SHOWN = 5
 
 @dataclasses.dataclass
 class _Pair:
-    """The client's two logs of one measurement folder, and what its server answered."""
+    """The client's logs of one measurement folder, the kernel's, and what its server answered."""
 
     tgen: TgenLog | None = None
     tor: TorLog | None = None
+    kernel: KernelLog | None = None
     answered: list[Transfer] = dataclasses.field(default_factory=list)
 
     @property
     def host(self) -> str:
         """The host that the logs name, fit to be a key, or nothing."""
-        host = (self.tgen.host if self.tgen else "") or (self.tor.host if self.tor else "")
+        hosts = (log.host for log in (self.tgen, self.tor, self.kernel) if log and log.host)
+        host = next(hosts, "")
         return re.sub(r"[^A-Za-z0-9._-]", "-", host)
 
 
@@ -64,7 +67,7 @@ def analyze(
     """
     day = _day(date) if date else None
     logs = source.find(paths)
-    known = [log for log in logs if log.kind in (Kind.TGEN, Kind.TORCTL)]
+    known = [log for log in logs if log.kind in source.LOGS]
     if not known:
         raise _unknown(paths, logs)
     if day:
@@ -76,9 +79,7 @@ def analyze(
             "tool": "perfmeasure",
             "tool_version": perfmeasure.__version__,
             "inputs": [
-                _input_record(log)
-                for log in logs
-                if id(log) in used or log.kind not in (Kind.TGEN, Kind.TORCTL)
+                _input_record(log) for log in logs if id(log) in used or log.kind not in source.LOGS
             ],
             "sources": sources,
         }
@@ -130,16 +131,20 @@ def _read(
         pair = pairs.setdefault(root, _Pair())
         if kind is Kind.TGEN:
             _add_tgen(pair, files, side)
-        else:
+        elif kind is Kind.TORCTL:
             _add_tor(pair, files, side)
+        else:
+            pair.kernel = connections.read_logs(files)
     measurements: dict[str, database.Measurement] = {}
     sources: dict[str, Any] = {}
     for pair in pairs.values():
-        if pair.tgen is None and pair.tor is None:
+        if pair.tgen is None and pair.tor is None and pair.kernel is None:
             continue
         name = nickname or pair.host or "unknown"
         found = measurements.setdefault(name, database.Measurement(measurement_ip))
-        said = sources.setdefault(name, {"generators": [], "tor_versions": [], "clock_steps": []})
+        said = sources.setdefault(
+            name, {"generators": [], "tor_versions": [], "clock_steps": [], "absent": []}
+        )
         said["clock_steps"] += _clock_steps(pair)
         if pair.tgen:
             found.tgen = _merged_tgen(found.tgen, pair.tgen)
@@ -151,9 +156,11 @@ def _read(
             said["tor_versions"] += [
                 v for v in pair.tor.tor_versions if v not in said["tor_versions"]
             ]
+        found.kernel = _merged_kernel(found.kernel, pair.kernel)
     # The server may have a folder, or a machine, of its own.
     answered = [transfer for pair in pairs.values() for transfer in pair.answered]
-    for found in measurements.values():
+    for name, found in measurements.items():
+        sources[name]["absent"] = _absent(found.kernel)
         found.link(answered)
         if day:
             found.cut_to(*day)
@@ -163,7 +170,7 @@ def _read(
 def _clock_steps(pair: _Pair) -> list[dict[str, Any]]:
     return [
         {"kind": kind, "unix_ts": step.unix_ts, "seconds": step.seconds}
-        for kind, log in (("tgen", pair.tgen), ("torctl", pair.tor))
+        for kind, log in (("tgen", pair.tgen), ("torctl", pair.tor), ("connections", pair.kernel))
         for step in (log.clock_steps if log else ())
     ]
 
@@ -214,6 +221,20 @@ def _merged_tor(first: TorLog | None, second: TorLog) -> TorLog:
     return first
 
 
+def _merged_kernel(first: KernelLog | None, second: KernelLog | None) -> KernelLog | None:
+    if first is None or second is None:
+        return first or second
+    first.add(second)
+    return first
+
+
+def _absent(kernel: KernelLog | None) -> list[dict[str, str]]:
+    """Return what the database lacks of the kernel's facts, and why."""
+    if kernel is None:
+        return [{"what": "connections", "reason": "no kernel/connections.log among the logs"}]
+    return [{"what": "connections", "reason": reason} for reason in kernel.absent]
+
+
 def _input_record(log: Input) -> dict[str, Any]:
     record: dict[str, Any] = {
         "name": log.name,
@@ -224,9 +245,10 @@ def _input_record(log: Input) -> dict[str, Any]:
     if log.kind is Kind.EMPTY:
         return record
     counts = log.counts
+    side = {} if log.kind is Kind.CONNECTIONS else {"side": log.side}
     return {
         **record,
-        "side": log.side,
+        **side,
         "is_in_data": log.side != "server" or log.kind is Kind.TGEN,
         "size_bytes": log.size_bytes,
         "sha256": log.sha256,
@@ -244,9 +266,10 @@ def _input_record(log: Input) -> dict[str, Any]:
 
 def _unknown(paths: Sequence[Path], logs: list[Input]) -> InputError:
     where = ", ".join(str(path) for path in paths)
-    wanted = "logs of TGen (or perfmeasure's generator) or of Tor's control port"
+    wanted = "logs of TGen (or perfmeasure's generator), Tor's control port or the kernel"
     if not logs:
-        return InputError(where, "no file with tgen.log or torctl.log in its name", wanted)
+        names = "tgen.log, torctl.log or connections.log"
+        return InputError(where, f"no file with {names} in its name", wanted)
     seen = "; ".join(f"{log.name} is {log.looks_like}" for log in logs[:_REASONS_SHOWN])
     if len(logs) > _REASONS_SHOWN:
         seen += f"; and {len(logs) - _REASONS_SHOWN} more"

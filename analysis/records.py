@@ -23,6 +23,14 @@ def base_of(name: str) -> str:
     return name.partition("#")[0]
 
 
+def unique(names: Iterable[str]) -> Iterator[str]:
+    """Yield each name, with ``#2`` and so on when it was there before."""
+    counts: dict[str, int] = {}
+    for base in names:
+        counts[base] = counts.get(base, 0) + 1
+        yield base if counts[base] == 1 else f"{base}#{counts[base]}"
+
+
 def natural(name: str) -> tuple[Any, ...]:
     """Return a key that sorts names as their numbers do: ``7``, ``7#2``, ``10``."""
     base, _, again = name.partition("#")

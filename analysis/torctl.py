@@ -21,6 +21,7 @@ from perfmeasure.analysis.events import (
     GuardEvent,
     ReaderGap,
     ReaderStarted,
+    RelayNote,
     StreamEvent,
 )
 from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
@@ -64,6 +65,7 @@ class TorctlAssembly:
             ConnectionEvent: self._connection,
             ReaderStarted: self._reader_started,
             ReaderGap: self._reader_gap,
+            RelayNote: self._relay,
             ClockPair: self._clock_pair,
         }
 
@@ -89,6 +91,10 @@ class TorctlAssembly:
         elif gaps and gaps[-1].end is None:
             gaps[-1] = gaps[-1]._replace(end=ts)
         self._is_tor_in_doubt = True
+
+    def _relay(self, _ts: float, fact: RelayNote) -> None:
+        known = self.log.relays.setdefault(fact.fingerprint, set())
+        known.update(torlog.address_of(endpoint) for endpoint in fact.endpoints)
 
     def _clock_pair(self, _ts: float, fact: ClockPair) -> None:
         seconds = self._clock.take(fact)
