@@ -99,6 +99,7 @@ class Record:
     def line(self, unix_ts: float) -> dict[str, Any]:
         """Return the record as it stands in the log, at the time of its arrival."""
         is_closed = bool(self.flags & Flag.IS_CLOSED)
+        existed = bool(self.flags & Flag.EXISTED_BEFORE)
         family, local = _address(self.family, self.local_address)
         _, remote = _address(self.family, self.remote_address)
         line: dict[str, Any] = {
@@ -108,7 +109,7 @@ class Record:
             "cookie": self.cookie,
             "netns": self.netns,
             "side": SIDES[self.side],
-            "existed_before_start": bool(self.flags & Flag.EXISTED_BEFORE),
+            "existed_before_start": existed,
             "family": family,
             "local_ip": local,
             "local_port": self.local_port,
@@ -122,7 +123,8 @@ class Record:
             if self.cgroup_id:
                 line["cgroup_id"] = self.cgroup_id
         for name in _TIMES:
-            if stamp := getattr(self, f"{name}_ns"):
+            # The first byte since we look is not the connection's first.
+            if (stamp := getattr(self, f"{name}_ns")) and not (existed and name in _FIRST):
                 line[f"{name}_monotonic_ns"] = stamp
         line |= self._counts()
         line["tcp_state" if not is_closed else "last_tcp_state"] = STATES[self.state]
@@ -183,6 +185,7 @@ _TIMES = (
     "connect", "syn_ack", "established", "first_sent", "last_sent", "first_received",
     "last_received", "closed",
 )  # fmt: skip
+_FIRST = frozenset(("first_sent", "first_received"))
 
 
 def _address(family: int, address: bytes) -> tuple[int, str]:
