@@ -8,12 +8,11 @@
 // The offsets OFFSET_* come from the running kernel's BTF (perfmeasure/flows/connection_source.py);
 // everything else is UAPI.
 
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include <linux/tcp.h>
+#include <uapi/linux/bpf.h>
+#include <uapi/linux/in.h>
+#include <uapi/linux/ip.h>
+#include <uapi/linux/ipv6.h>
+#include <uapi/linux/tcp.h>
 
 #define FAMILY_INET 2
 #define FAMILY_INET6 10
@@ -109,6 +108,12 @@ static inline void count_lost(int which) {
     u64 *count = lost.lookup(&which);
     if (count)
         __sync_fetch_and_add(count, 1);
+}
+
+// An IPv4 address as an IPv6 socket sees it, so that both kinds of listener give one key.
+static inline void map_address(u32 *address, u32 ip4) {
+    address[2] = bpf_htonl(0xffff);
+    address[3] = ip4;
 }
 
 static inline void note_process(struct connection *c, u8 origin) {
@@ -286,7 +291,9 @@ int on_snapshot(struct storage_arguments *arguments) {
         return 0;
     u32 *all = wants_all.lookup(&first);
     u32 segments = read_u32(sk, OFFSET_SEGS_IN) + read_u32(sk, OFFSET_SEGS_OUT);
-    if (segments == c->segments_told && !(all && *all))
+    u8 state = 0;
+    bpf_probe_read_kernel(&state, 1, sk + OFFSET_SKC_STATE);
+    if (state == BPF_TCP_CLOSE || (segments == c->segments_told && !(all && *all)))
         return 0;
     struct connection *record = records.ringbuf_reserve(sizeof(*record));
     if (!record) {
@@ -296,7 +303,7 @@ int on_snapshot(struct storage_arguments *arguments) {
     __builtin_memcpy(record, c, sizeof(*record));
     fill(record, sk);
     record->cookie = bpf_get_socket_cookie(sk);
-    bpf_probe_read_kernel(&record->state, 1, sk + OFFSET_SKC_STATE);
+    record->state = state;
     records.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
     c->segments_told = segments;
     return 0;
@@ -331,14 +338,14 @@ int on_socket_operation(struct bpf_sock_ops *operation) {
             key.remote_port = operation->remote_port >> 16;
             key.local_port = bpf_htons(operation->local_port);
             key.sequence = operation->rcv_nxt - 1;
-            if (operation->family == FAMILY_INET6) {
-                u32 *address = (u32 *)key.remote_address; // read one by one: the verifier's rule
+            u32 *address = (u32 *)key.remote_address;
+            if (operation->family == FAMILY_INET6) { // read one by one: the verifier's rule
                 address[0] = *(volatile u32 *)&operation->remote_ip6[0];
                 address[1] = *(volatile u32 *)&operation->remote_ip6[1];
                 address[2] = *(volatile u32 *)&operation->remote_ip6[2];
                 address[3] = *(volatile u32 *)&operation->remote_ip6[3];
             } else {
-                *(u32 *)key.remote_address = operation->remote_ip4;
+                map_address(address, operation->remote_ip4);
             }
             struct handshake_times *times = handshakes.lookup(&key);
             if (times) {
@@ -425,7 +432,7 @@ static inline void note_handshake(struct __sk_buff *skb, struct tcphdr *tcp, int
     if ((void *)(ip + 1) > end)
         return;
     if (ip->version == 4)
-        *(u32 *)key.remote_address = is_sent ? ip->daddr : ip->saddr;
+        map_address((u32 *)key.remote_address, is_sent ? ip->daddr : ip->saddr);
     else if ((void *)(ip6 + 1) <= end)
         __builtin_memcpy(key.remote_address, is_sent ? &ip6->daddr : &ip6->saddr, 16);
     if (is_sent) {

@@ -81,6 +81,7 @@ def describe(sock: socket.socket, pid: int) -> Record | None:
     )
     if state == "LISTEN":
         record.flags = Flag.IS_LISTENER
+        record.origin = ORIGINS.index("listen")
         return record
     if state == "SYN_SENT":
         record.side = SIDES.index("active")
