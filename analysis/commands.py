@@ -100,13 +100,12 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
         if not any(transfer["is_complete"] for transfer in transfers.values()):
             said.append(f"{nickname}: no transfer had ended in these logs")
         if "kernel" in node:
-            counts = node["kernel"]["links"]
-            said.append(
-                f"{nickname}: {len(node['kernel']['connections'])} TCP connections; linked to them: "
-                + ", ".join(
-                    f"{n['linked']} of {sum(n.values())} {what}" for what, n in counts.items()
-                )
+            links = ", ".join(
+                f"{counts['linked']} of {sum(counts.values())} {what}"
+                for what, counts in node["kernel"]["links"].items()
             )
+            count = len(node["kernel"]["connections"])
+            said.append(f"{nickname}: {count} connections of the kernel; linked to them: {links}")
         steps = document["meta"]["sources"].get(nickname, {}).get("clock_steps", [])
         if steps:
             said.append(f"{nickname}: the clock was set {len(steps)} times (meta.sources)")

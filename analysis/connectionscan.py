@@ -204,7 +204,7 @@ def _connection(record: dict[str, Any]) -> ConnectionSeen:
         side=side,
         existed_before_start=existed,
         end=end,
-        command=_text(record, "command") if "command" in record else "",
+        command=_command(record),
         stamps=stamps,
         numbers={name: _number(record, name) for name in NUMBERS if name in record},
     )
@@ -226,6 +226,14 @@ def _text(record: dict[str, Any], field: str) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
         _garbled(field)
     return value
+
+
+def _command(record: dict[str, Any]) -> str:
+    """Return the name that a program goes by, which it may have set to anything."""
+    command = record.get("command", "")
+    if not isinstance(command, str):
+        _garbled("command")
+    return command
 
 
 def _address(record: dict[str, Any], field: str, family: int) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _DAY_SECONDS = 86400
 _REASONS_SHOWN = 5
+_SAID = ("absent", "clock_steps", "generators", "tor_versions")  # of the sources, in meta
 
 
 @dataclasses.dataclass
@@ -138,25 +139,10 @@ def _read(
     measurements: dict[str, database.Measurement] = {}
     sources: dict[str, Any] = {}
     for pair in pairs.values():
-        if pair.tgen is None and pair.tor is None and pair.kernel is None:
-            continue
-        name = nickname or pair.host or "unknown"
-        found = measurements.setdefault(name, database.Measurement(measurement_ip))
-        said = sources.setdefault(
-            name, {"generators": [], "tor_versions": [], "clock_steps": [], "absent": []}
-        )
-        said["clock_steps"] += _clock_steps(pair)
-        if pair.tgen:
-            found.tgen = _merged_tgen(found.tgen, pair.tgen)
-            said["generators"] += [
-                g for g in (pair.tgen.program,) if g not in ("", *said["generators"])
-            ]
-        if pair.tor:
-            found.tor = _merged_tor(found.tor, pair.tor)
-            said["tor_versions"] += [
-                v for v in pair.tor.tor_versions if v not in said["tor_versions"]
-            ]
-        found.kernel = _merged_kernel(found.kernel, pair.kernel)
+        if pair.tgen or pair.tor or pair.kernel:
+            name = nickname or pair.host or "unknown"
+            found = measurements.setdefault(name, database.Measurement(measurement_ip))
+            _add_pair(found, pair, sources.setdefault(name, {what: [] for what in _SAID}))
     # The server may have a folder, or a machine, of its own.
     answered = [transfer for pair in pairs.values() for transfer in pair.answered]
     for name, found in measurements.items():
@@ -165,6 +151,23 @@ def _read(
         if day:
             found.cut_to(*day)
     return measurements, sources
+
+
+def _add_pair(found: database.Measurement, pair: _Pair, said: dict[str, list[Any]]) -> None:
+    """Add the logs of one folder to its nickname's, and to what is ``said`` about them."""
+    said["clock_steps"] += _clock_steps(pair)
+    if pair.tgen:
+        found.tgen = _merged_tgen(found.tgen, pair.tgen)
+        said["generators"] += [
+            g for g in (pair.tgen.program,) if g not in ("", *said["generators"])
+        ]
+    if pair.tor:
+        found.tor = _merged_tor(found.tor, pair.tor)
+        said["tor_versions"] += [v for v in pair.tor.tor_versions if v not in said["tor_versions"]]
+    if pair.kernel and found.kernel:
+        found.kernel.add(pair.kernel)
+    else:
+        found.kernel = found.kernel or pair.kernel
 
 
 def _clock_steps(pair: _Pair) -> list[dict[str, Any]]:
@@ -218,13 +221,6 @@ def _merged_tor(first: TorLog | None, second: TorLog) -> TorLog:
     ):
         for second_, count in other.items():
             mine[second_] = mine.get(second_, 0) + count
-    return first
-
-
-def _merged_kernel(first: KernelLog | None, second: KernelLog | None) -> KernelLog | None:
-    if first is None or second is None:
-        return first or second
-    first.add(second)
     return first
 
 
