@@ -44,6 +44,9 @@ class KernelPart:
     def __init__(self, log: KernelLog, transfers: Sequence[Transfer], tor: TorLog | None) -> None:
         self._log = log
         self._links = link(log, transfers, tor)
+        self._conflux: dict[str, list[Circuit]] = {}
+        for circuit in tor.circuits if tor else ():
+            self._conflux.setdefault(circuit.conflux_id, []).append(circuit)
 
     def cut_to(
         self, begin: float, end: float, transfers: Sequence[int], tor: TorLog | None
@@ -106,11 +109,20 @@ class KernelPart:
             records, transfers, circuits, self._links.transfers, strict=True
         ):
             self._add(record["links"], "connection", claim)
-            guards = self._links.circuits.get(circuit) if circuit else None
-            if guards and guards.status == "linked":
-                [guard] = guards.candidates
-                if share := _share(guard, transfer):
-                    record["kernel"] = {"guard": {"connection": self._names[guard], **share}}
+            shares = [
+                {"connection": self._names[guard], **share}
+                for guard in (self._guards_of(circuit) if circuit else ())
+                if (share := _share(guard, transfer))
+            ]
+            if shares:
+                record["kernel"] = {"guards": shares}
+
+    def _guards_of(self, circuit: Circuit) -> list[KernelConnection]:
+        """Return tor's connections to the first relays of a circuit and its conflux set."""
+        others = self._conflux[circuit.conflux_id] if circuit.conflux_id else []
+        claims = (self._links.circuits.get(leg) for leg in (circuit, *others))
+        linked = (claim.candidates[0] for claim in claims if claim and claim.status == "linked")
+        return list(dict.fromkeys(linked))
 
     def add_to_tor(self, record: dict[str, Any], tor: TorLog) -> None:
         """Name the connections of the kernel in the ``tor`` of the nickname."""

@@ -67,6 +67,9 @@ def written(database: Mapping[str, Any], version: str, losses: Counter[str]) -> 
         version: one of `VERSIONS`.
         losses: counts what the version cannot hold, by what it is.
     """
+    for node in database["data"].values():
+        if connections := node.get("kernel", {}).get("connections"):
+            losses["connections of the kernel"] += len(connections)
     node_of: Callable[[Mapping[str, Any], str, Counter[str]], dict[str, Any]]
     node_of = _old_node if version < "3" else _node
     document: dict[str, Any] = {
