@@ -20,10 +20,10 @@ from perfmeasure.analysis.connectionscan import (
 from perfmeasure.analysis.kernel import BootClocks, Collector, Ends, KernelConnection, KernelLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from perfmeasure.analysis.scan import FactsOf
-    from perfmeasure.analysis.source import Counts, Fact, Input
+    from perfmeasure.analysis.source import Fact, Input
 
 
 class ConnectionAssembly:
@@ -36,8 +36,8 @@ class ConnectionAssembly:
         self._steps = ClockSteps()
         self._known: dict[tuple[str, int, int], KernelConnection] = {}
 
-    def take(self, facts: Iterable[Fact], counts: Counts) -> None:
-        """Take the next facts; ``counts`` are those of their log."""
+    def take(self, facts: Iterable[Fact], withdraw: Callable[[int, str], None]) -> None:
+        """Take the next facts; ``withdraw`` takes back a line of theirs, and why."""
         for line, ts, fact in facts:
             if isinstance(fact, CollectorAbsent):
                 if fact.reason not in self._log.absent:
@@ -46,7 +46,7 @@ class ConnectionAssembly:
             collector = self._run(ts, fact)
             if isinstance(fact, ConnectionSeen):
                 if reason := self._connection(collector, ts, fact):
-                    counts.withdraw(line, reason)
+                    withdraw(line, reason)
             elif isinstance(fact, ClockPair):
                 self._steps.take(fact)
                 self._clocks.add(collector.boot_id, fact)
@@ -97,5 +97,5 @@ def read_logs(logs: Iterable[Input], facts_of: FactsOf = scan.facts) -> KernelLo
     assembly = ConnectionAssembly()
     for log in logs:
         for facts in facts_of(log, is_whole=False):
-            assembly.take(facts, log.counts)
+            assembly.take(facts, log.counts.withdraw)
     return assembly.finish()
