@@ -56,7 +56,7 @@ class Measurement:
         transfers.sort(key=lambda transfer: (transfer.start, transfer.base_id))
         self._links = join(transfers, self.tor.streams if self.tor else ())
         self._servers = servers.match(transfers, answered) if answered else None
-        if self.kernel:
+        if self.kernel and self.kernel.collectors:
             self._kernel = KernelPart(self.kernel, transfers, self.tor)
 
     def cut_to(self, begin: float, end: float) -> None:

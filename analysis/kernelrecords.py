@@ -53,6 +53,8 @@ class KernelPart:
     ) -> None:
         """Keep what ended from ``begin`` to before ``end``, and what is linked to what is kept.
 
+        Of each, the other end is kept as well.
+
         Args:
             begin: Unix seconds.
             end: Unix seconds.
@@ -67,12 +69,13 @@ class KernelPart:
             links.or_connections = {
                 c: claim for c, claim in links.or_connections.items() if c in kept
             }
-        linked = links.linked()
-        log.connections = [
+        kept_connections = links.linked() | {
             c
             for c in log.connections
-            if c in linked or begin <= (c.last_ts if c.end_ts is None else c.end_ts) < end
-        ]
+            if begin <= (c.last_ts if c.end_ts is None else c.end_ts) < end
+        }
+        kept_connections |= {links.peers.get(c, c) for c in kept_connections}
+        log.connections = [c for c in log.connections if c in kept_connections]
         log.collectors = [run for run in log.collectors if run.begin < end and run.end >= begin]
 
     @functools.cached_property

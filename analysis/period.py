@@ -96,21 +96,21 @@ def _node(node: Mapping[str, Any], begin: float, end: float) -> dict[str, Any]:
 def _kernel(
     kernel: Mapping[str, Any], begin: float, end: float, linked: set[str]
 ) -> dict[str, Any]:
-    """Return what ended in the days or is linked to what is kept, with the other ends of those."""
-    connections = kernel["connections"]
-    wanted = linked | {connections[name].get("peer") for name in linked if name in connections}
+    """Return what ended in the days or is linked to what is kept, and the other ends of it."""
+    kept = {
+        name
+        for name, connection in kernel["connections"].items()
+        if begin <= connection.get("unix_ts_end", connection.get("unix_ts_last")) < end
+        or name in linked
+    }
+    kept |= {kernel["connections"][name].get("peer", name) for name in kept}
     return {
         "accounting": [
             run
             for run in kernel["accounting"]
             if run["unix_ts_start"] < end and run["unix_ts_end"] >= begin
         ],
-        "connections": {
-            name: connection
-            for name, connection in connections.items()
-            if begin <= connection.get("unix_ts_end", connection.get("unix_ts_last")) < end
-            or name in wanted
-        },
+        "connections": {n: c for n, c in kernel["connections"].items() if n in kept},
     }
 
 
