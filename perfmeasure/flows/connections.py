@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
-import ipaddress
+import socket
 import struct
 from typing import Any
 
@@ -191,7 +191,7 @@ _FIRST = frozenset(("first_sent", "first_received"))
 def _address(family: int, address: bytes) -> tuple[int, str]:
     """Return 4 or 6, and the address as text; one mapped into IPv6 is an IPv4 address."""
     if family != _INET6:
-        return 4, str(ipaddress.IPv4Address(address[:4]))
+        return 4, socket.inet_ntop(socket.AF_INET, address[:4])
     if address[:12] == _MAPPED:
-        return 4, str(ipaddress.IPv4Address(address[12:16]))
-    return 6, str(ipaddress.IPv6Address(address))
+        return 4, socket.inet_ntop(socket.AF_INET, address[12:])
+    return 6, socket.inet_ntop(socket.AF_INET6, address)
