@@ -9,17 +9,23 @@ from typing import Any
 
 import click
 
-from perfmeasure.analysis import conversion, database, pipeline, statistics, validation
-from perfmeasure.errors import InputError
+from perfmeasure.analysis import (
+    conversion,
+    database,
+    pipeline,
+    remote,
+    scans,
+    statistics,
+    validation,
+)
+from perfmeasure.errors import InputError, UsageError
 from perfmeasure.units import format_bytes
 
 _FAULTS_SHOWN = 20
 
 
 @click.command("analyze")
-@click.argument(
-    "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("texts", metavar="PATH...", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -38,20 +44,53 @@ _FAULTS_SHOWN = 20
     show_default=True,
     help="Which database to write.",
 )
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Scan logs in so many processes; without it, in one for each core if there is much to do.",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Scan logs on the workers of this Dask scheduler, such as tcp://host:8786.",
+)
+@click.option(
+    "--cache",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep what is found in each log here, and scan only logs that are not there.",
+)
 def analyze_command(  # noqa: PLR0917 - click passes them by name
-    paths: tuple[Path, ...],
+    texts: tuple[str, ...],
     output: Path,
     nickname: str | None,
     address: str | None,
     date: str | None,
     format_name: str,
+    workers: int | None,
+    scheduler: str | None,
+    cache: Path | None,
 ) -> None:
     """Turn logs into a database.
 
     Each PATH is a log of TGen or of Tor's control port, a folder with such logs in it (a
-    measurement's --prefix, or many of them), or - for standard input; plain or compressed.
+    measurement's --prefix, or many of them), or - for standard input; plain or compressed. It may
+    be a URL that fsspec knows, such as s3://bucket/logs. The result does not depend on how, where
+    and in what order the logs are scanned.
     """
-    document = pipeline.analyze(paths, nickname=nickname, measurement_ip=address, date=date)
+    if workers and scheduler:
+        raise UsageError("--workers, --scheduler", "both are given", "one of them")
+    paths = [remote.path_of(text) for text in texts]
+    with scans.prepared(
+        processes=workers,
+        scheduler=scheduler,
+        cache=cache,
+        say=lambda text: click.echo(text, err=True),
+    ) as prepare:
+        document = pipeline.analyze(
+            paths, nickname=nickname, measurement_ip=address, date=date, prepare=prepare
+        )
     for line in itertools.chain(_input_lines(document), _result_lines(document)):
         click.echo(line, err=True)
     losses: Counter[str] = Counter()

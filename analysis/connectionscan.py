@@ -75,8 +75,8 @@ class ConnectionSeen(NamedTuple):
     """A snapshot of a connection, or its close.
 
     ``stamps`` are monotonic nanoseconds by name (`STAMPS`), ``numbers`` those of `NUMBERS`; what
-    is not known is not in them. ``end`` is empty while the connection is open, ``command`` while
-    it is unknown.
+    is not known is not in them. ``ended_by`` is empty while the connection is open, ``command``
+    while it is unknown.
     """
 
     cookie: int
@@ -88,7 +88,7 @@ class ConnectionSeen(NamedTuple):
     family: int
     side: str
     existed_before_start: bool
-    end: str
+    ended_by: str
     command: str
     stamps: dict[str, int]
     numbers: dict[str, int]
@@ -203,7 +203,7 @@ def _connection(record: dict[str, Any]) -> ConnectionSeen:
         family=family,
         side=side,
         existed_before_start=existed,
-        end=end,
+        ended_by=end,
         command=_command(record),
         stamps=stamps,
         numbers={name: _number(record, name) for name in NUMBERS if name in record},

@@ -111,7 +111,7 @@ class KernelConnection:
         # One collector may have seen from its beginning what the next one finds there.
         self.existed_before_start = self.existed_before_start and seen.existed_before_start
         self.last_ts = ts
-        self.end = seen.end
+        self.end = seen.ended_by
         self.command = seen.command or self.command
         self.side = seen.side if self.side == "unknown" else self.side
         stay = {name: ns for name, ns in self.stamps.items() if not name.startswith("last_")}

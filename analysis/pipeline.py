@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import perfmeasure
 from perfmeasure import jsonio
-from perfmeasure.analysis import connections, database, source, tgen, torctl
+from perfmeasure.analysis import connections, database, scans, source, tgen, torctl
 from perfmeasure.analysis.source import Kind
 from perfmeasure.errors import InputError, UsageError
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from perfmeasure.analysis.kernel import KernelLog
+    from perfmeasure.analysis.remote import RemotePath
+    from perfmeasure.analysis.scan import FactsOf
+    from perfmeasure.analysis.scans import Prepare
     from perfmeasure.analysis.source import Input
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
@@ -45,12 +48,13 @@ class _Pair:
 
 
 def analyze(
-    paths: Sequence[Path],
+    paths: Sequence[Path | RemotePath],
     *,
     nickname: str | None = None,
     measurement_ip: str | None = None,
     date: str | None = None,
     host: dict[str, Any] | None = None,
+    prepare: Prepare = scans.live,
 ) -> dict[str, Any]:
     """Return the perfmeasure-1.0 database of the logs in ``paths``.
 
@@ -61,6 +65,7 @@ def analyze(
         date: keep only what ended on that UTC day, ``YYYY-MM-DD``. Logs of other days are not
             read, except the neighbouring ones, in which such transfers may have begun.
         host: facts about the measuring host, for ``meta``.
+        prepare: how logs are scanned (`scans.prepared`); it makes no difference to the result.
 
     Raises:
         InputError: none of the paths holds a log that we know.
@@ -74,7 +79,8 @@ def analyze(
     if day:
         known = _near(known, day)
     with jsonio.no_garbage_collection():
-        measurements, sources = _read(known, nickname, measurement_ip or "unknown", day)
+        facts_of = prepare(known)
+        measurements, sources = _read(known, nickname, measurement_ip or "unknown", day, facts_of)
         used = {id(log) for log in known}
         meta: dict[str, Any] = {
             "tool": "perfmeasure",
@@ -122,6 +128,7 @@ def _read(
     nickname: str | None,
     measurement_ip: str,
     day: tuple[float, float] | None,
+    facts_of: FactsOf,
 ) -> tuple[dict[str, database.Measurement], dict[str, Any]]:
     """Parse, pair and link. Return the measurements and their sources, by nickname."""
     instances: dict[tuple[str, Kind, str], list[Input]] = {}
@@ -131,11 +138,11 @@ def _read(
     for (root, kind, side), files in sorted(instances.items()):
         pair = pairs.setdefault(root, _Pair())
         if kind is Kind.TGEN:
-            _add_tgen(pair, files, side)
+            _add_tgen(pair, files, side, facts_of)
         elif kind is Kind.TORCTL:
-            _add_tor(pair, files, side)
+            _add_tor(pair, files, side, facts_of)
         else:
-            pair.kernel = connections.read_logs(files)
+            pair.kernel = connections.read_logs(files, facts_of)
     measurements: dict[str, database.Measurement] = {}
     sources: dict[str, Any] = {}
     for pair in pairs.values():
@@ -178,8 +185,8 @@ def _clock_steps(pair: _Pair) -> list[dict[str, Any]]:
     ]
 
 
-def _add_tgen(pair: _Pair, files: list[Input], side: str) -> None:
-    log = tgen.read_logs(files)
+def _add_tgen(pair: _Pair, files: list[Input], side: str, facts_of: FactsOf) -> None:
+    log = tgen.read_logs(files, facts_of)
     # What it did counts, not what it is called: only a server never begins a stream.
     is_server = not log.transfers and (log.passive_count > 0 or side == "server")
     for file in files:
@@ -189,8 +196,8 @@ def _add_tgen(pair: _Pair, files: list[Input], side: str) -> None:
         pair.tgen = _merged_tgen(pair.tgen, log)
 
 
-def _add_tor(pair: _Pair, files: list[Input], side: str) -> None:
-    log = torctl.read_logs(files)
+def _add_tor(pair: _Pair, files: list[Input], side: str, facts_of: FactsOf) -> None:
+    log = torctl.read_logs(files, facts_of)
     is_client = any(stream.source_port for stream in log.streams)
     is_server = not is_client and side == "server"
     for file in files:
@@ -260,7 +267,7 @@ def _input_record(log: Input) -> dict[str, Any]:
     }
 
 
-def _unknown(paths: Sequence[Path], logs: list[Input]) -> InputError:
+def _unknown(paths: Sequence[Path | RemotePath], logs: list[Input]) -> InputError:
     where = ", ".join(str(path) for path in paths)
     wanted = "logs of TGen (or perfmeasure's generator), Tor's control port or the kernel"
     if not logs:

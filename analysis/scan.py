@@ -7,17 +7,22 @@ run anywhere, in any order, and be kept (docs/adr/0007).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from perfmeasure.analysis import factfile
 from perfmeasure.analysis.connectionscan import ConnectionScan
-from perfmeasure.analysis.source import Counts, Kind
+from perfmeasure.analysis.source import Counts, Input, Kind
 from perfmeasure.analysis.tgenscan import TgenScan
 from perfmeasure.analysis.torctlscan import TorctlScan
+from perfmeasure.errors import PerfmeasureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from perfmeasure.analysis.source import Fact, Input
+    from perfmeasure.analysis.source import Fact
 
 
 class FactsOf(Protocol):
@@ -49,3 +54,48 @@ def facts(log: Input, *, is_whole: bool) -> Iterator[list[Fact]]:
         yield scan.batch(first, lines, log.counts)
     yield scan.end()
     log.last_unix_ts = max(log.first_unix_ts, scan.last_ts)
+
+
+class Task(NamedTuple):
+    """A log to be scanned, by one whose facts have that version."""
+
+    log: Input
+    is_whole: bool = False
+    version: int = factfile.VERSION
+
+
+class Scanned(NamedTuple):
+    """A scan to be kept: what it says of the log, and its facts as `factfile` writes them."""
+
+    said: dict[str, Any]
+    facts: bytes
+
+
+def scanned(task: Task) -> Scanned:
+    """Scan a log, anywhere.
+
+    Raises:
+        InputError: the file cannot be read any more.
+        PerfmeasureError: another version than this one asks for the scan.
+    """
+    log = task.log
+    if task.version != factfile.VERSION:
+        raise PerfmeasureError(
+            log.name,
+            f"a worker that scans for version {factfile.VERSION} was asked for {task.version}",
+            next_step="install the same perfmeasure on each worker",
+        )
+    with tempfile.TemporaryDirectory(prefix="perfmeasure-") as folder:
+        path = Path(folder, "facts.parquet")
+        factfile.write(path, log.kind, facts(log, is_whole=task.is_whole))
+        return Scanned(
+            {
+                "kind": str(log.kind),
+                "is_whole": task.is_whole or log.path is None,
+                "size_bytes": log.size_bytes,
+                "sha256": log.sha256,
+                "last_unix_ts": log.last_unix_ts,
+                "counts": dataclasses.asdict(log.counts),
+            },
+            path.read_bytes(),
+        )

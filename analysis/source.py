@@ -18,10 +18,11 @@ import hashlib
 import os
 import re
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from perfmeasure.analysis.compression import BLOCK_BYTES, plain_blocks
+from perfmeasure.analysis.remote import RemotePath
 from perfmeasure.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Input:
     after `batches` has ended.
     """
 
-    path: Path | None
+    path: Path | RemotePath | None
     name: str
     root: str
     side: str
@@ -167,19 +168,28 @@ class Input:
         self.size_bytes = 0
 
         def stored() -> Iterator[bytes]:
+            for block in self.stored_blocks():
+                self.size_bytes += len(block)
+                digest.update(block)
+                yield block
+
+        yield from plain_blocks(stored(), self._cut_short)
+        self.sha256 = digest.hexdigest()
+
+    def stored_blocks(self) -> Iterator[bytes]:
+        """Yield the file as it is stored, compressed or not.
+
+        Raises:
+            InputError: it cannot be read any more.
+        """
+        try:
             with self._open() as file:
                 block = self._head or file.read(BLOCK_BYTES)
                 while block:
-                    self.size_bytes += len(block)
-                    digest.update(block)
                     yield block
                     block = file.read(BLOCK_BYTES)
-
-        try:
-            yield from plain_blocks(stored(), self._cut_short)
         except OSError as error:
-            raise InputError(self.name, f"cannot be read ({error.strerror})") from error
-        self.sha256 = digest.hexdigest()
+            raise _unreadable(self.name, error) from error
 
     def _cut_short(self, reason: str) -> None:
         self.counts.lines += 1  # so that the sums stay true: what is lost is at least one line
@@ -203,9 +213,7 @@ class Input:
                 with self._open() as file:
                     stored = file.read(_HEAD_BYTES)
         except OSError as error:
-            raise InputError(
-                self.name, f"cannot be read ({error.strerror})", "a log or a folder of logs"
-            ) from error
+            raise _unreadable(self.name, error) from error
         head = next(plain_blocks(iter([stored]), lambda _: None), b"")[:_HEAD_BYTES]
         lines = head.split(b"\n")
         for line in lines:
@@ -216,6 +224,18 @@ class Input:
                     return
         self.kind = Kind.UNKNOWN if stored else Kind.EMPTY
         self.looks_like = _looks_like(stored, head)
+
+
+def sha256_of(log: Input) -> str:
+    """Return the SHA-256 of a log as it is stored.
+
+    Raises:
+        InputError: the file cannot be read any more.
+    """
+    digest = hashlib.sha256()
+    for block in log.stored_blocks():
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def last_stamp(lines: list[bytes], otherwise: float) -> float:
@@ -250,39 +270,49 @@ def _looks_like(stored: bytes, head: bytes) -> str:
     return f"text that begins with {first!r}"
 
 
-def find(paths: Iterable[Path]) -> list[Input]:
+def find(paths: Iterable[Path | RemotePath]) -> list[Input]:
     """Return the logs in ``paths`` (files, folders, ``-`` for standard input), recognised.
 
     A folder is walked for names that contain ``tgen.log``, ``torctl.log`` or ``connections.log``
-    (of an archive, ``connections_…log``). The order is by time
-    of the first line, then by name, whatever the order of the arguments.
+    (of an archive, ``connections_…log``). The order is by time of the first line, then by name and
+    place, whatever the order of the arguments.
 
     Raises:
         InputError: a path does not exist or cannot be read.
     """
     found: dict[str, Input] = {}
     for path in paths:
-        for log in _logs_of(path):
-            key = "-" if log.path is None else str(log.path.resolve())
-            if key not in found:
-                log.recognise()
-                found[key] = log
-    return sorted(found.values(), key=lambda log: (log.first_unix_ts, log.name))
+        try:
+            for log in _logs_of(path):
+                key = "-" if log.path is None else str(log.path.resolve())
+                if key not in found:
+                    log.recognise()
+                    found[key] = log
+        except OSError as error:
+            raise _unreadable(str(path), error) from error
+    ordered = sorted(found.items(), key=lambda item: (item[1].first_unix_ts, item[1].name, item[0]))
+    return [log for _, log in ordered]
 
 
-def _logs_of(path: Path) -> Iterator[Input]:
+def _unreadable(name: str, error: OSError) -> InputError:
+    why = error.strerror or error
+    return InputError(name, f"cannot be read ({why})", "a log or a folder of logs")
+
+
+def _logs_of(path: Path | RemotePath) -> Iterator[Input]:
     if str(path) == "-":
         yield Input(None, "standard input", "", "")
         return
+    inside = path.inside if isinstance(path, RemotePath) else path
     if not path.is_dir():
         if not path.exists():
             raise InputError(str(path), "does not exist", "a log or a folder of logs")
-        yield Input(path, path.name, "", _side_of(path.parent.name + "/" + path.name))
+        yield Input(path, inside.name, "", _side_of(inside.parent.name + "/" + inside.name))
         return
     # A folder of one of the roles stands for itself, not for the measurement above it.
-    top = path.resolve()
-    for folder, folders, names in os.walk(path):
-        here = Path(folder)
+    top = path.inside if isinstance(path, RemotePath) else path.resolve()
+    store = str(path).partition("://")[0] + ":" if isinstance(path, RemotePath) else ""
+    for folder, folders, names in path.walk() if isinstance(path, RemotePath) else _walk(path):
         is_tor_data = "state" in names and "lock" in names  # OnionPerf keeps its logs there too
         folders[:] = sorted(
             name
@@ -293,12 +323,21 @@ def _logs_of(path: Path) -> Iterator[Input]:
             plain = _COMPRESSED.match(name)
             if not _LOG_NAME.match(name) or (plain and plain[1] in names):
                 continue
-            file = here / name
-            whole = top / file.relative_to(path)
+            whole = top / folder / name
             root = _root_of(whole.parent)
             # The same name whether the measurement's folder was given or one inside it.
             relative = whole.relative_to(root if top.is_relative_to(root) else top).as_posix()
-            yield Input(file, relative, str(root), _side_of(f"{top.name}/{relative}"))
+            yield Input(
+                path / folder / name,
+                relative,
+                f"{store}{root}",
+                _side_of(f"{top.name}/{relative}"),
+            )
+
+
+def _walk(top: Path) -> Iterator[tuple[PurePosixPath, list[str], list[str]]]:
+    for folder, folders, names in os.walk(top):
+        yield PurePosixPath(Path(folder).relative_to(top)), folders, names
 
 
 def _side_of(name: str) -> str:
@@ -308,7 +347,7 @@ def _side_of(name: str) -> str:
     return match[1] if match else ""
 
 
-def _root_of(folder: Path) -> Path:
+def _root_of(folder: PurePath) -> PurePath:
     """Return the measurement's folder: above the roles' folders and the archive."""
     for parent in (folder, *folder.parents):
         is_a_role = _SIDE_NAME.search(parent.name) or folder == parent.parent / "kernel"

@@ -22,6 +22,7 @@ from perfmeasure.analysis import clocksteps, oldlines
 from perfmeasure.analysis.events import RejectedError
 from perfmeasure.analysis.source import STAMP, last_stamp
 from perfmeasure.analysis.transfers import (
+    LONGEST_SIZE,
     Begun,
     check_numbers,
     ended_transfer,
@@ -177,6 +178,8 @@ class TgenScan:
             garbled()
         if not (line[20:30] + line[31:37] + recv[19:] + send[19:]).isdigit():
             garbled()  # what float and int would take for a number all the same, such as 1_0
+        if len(recv) > 19 + LONGEST_SIZE or len(send) > 19 + LONGEST_SIZE:
+            garbled()
         self._reached(
             number, line, key,
             (

@@ -20,6 +20,9 @@ PAYLOAD_MARKS_BYTES = (
 
 _DECILES = tuple(f"{index / 10:.1f}" for index in range(11))
 _NEVER = float("inf")
+_LONGEST_PERCENT = 13
+LONGEST_SIZE = 16
+"""Digits of a number of bytes; TGen writes none that are longer."""
 
 _TRANSPORT_FIELDS = frozenset({"fd", "local", "proxy", "remote", "state", "error"})
 _STREAM_FIELDS = frozenset({
@@ -175,7 +178,7 @@ def whole_number(text: str) -> int:
     Raises:
         ValueError: it is none, or longer than any that TGen writes.
     """
-    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 16):
+    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= LONGEST_SIZE):
         garbled()
     return int(text)
 
@@ -202,7 +205,12 @@ def percent_of(text: bytes | str) -> float:
     if text in {b"?", b"?%"}:
         return -1.0
     # Always two decimals, so that a digit that is missing shows.
-    if text[-1:] != b"%" or text[-4:-3] != b"." or not (text[:-4] + text[-3:-1]).isdigit():
+    if (
+        text[-1:] != b"%"
+        or text[-4:-3] != b"."
+        or len(text) > _LONGEST_PERCENT
+        or not (text[:-4] + text[-3:-1]).isdigit()
+    ):
         garbled()
     return float(text[:-1])
 

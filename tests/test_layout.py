@@ -169,7 +169,11 @@ def test_every_package_that_is_imported_is_declared() -> None:
     config.read(ROOT / "setup.cfg")
     declared = {
         re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("-", "_")
-        for line in config["options"]["install_requires"].strip().splitlines()
+        for lines in (
+            config["options"]["install_requires"],
+            config["options.extras_require"]["fleet"],
+        )
+        for line in lines.strip().splitlines()
     }
     # bcc comes with Debian and is in no package index, zope.interface comes with Twisted, and
     # compression is the standard library's from Python 3.14 on; backports holds many packages.

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from perfmeasure.analysis.source import Counts
 from perfmeasure.analysis.tgenscan import (
     Created,
@@ -71,3 +73,18 @@ def test_after_the_end_each_line_counts(lines: type[Lines]) -> None:
 def test_whole(lines: type[Lines]) -> None:
     text = lines.created(0, 0, 5000) + lines.status(1, 0, 5000, 10) * 3
     assert scanned(text, is_whole=True)[0] == [(1, Created), (2, Seen), (3, Seen), (4, Seen)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("payload-bytes-recv=10,", f"payload-bytes-recv=1{'0' * 16},"),
+        ("payload-bytes-send=0,", f"payload-bytes-send=1{'0' * 16},"),
+        ("payload-progress-recv=1.00%", f"payload-progress-recv={'9' * 400}.00%"),
+    ],
+)
+def test_a_number_that_no_program_writes_is_none(lines: type[Lines], old: str, new: str) -> None:
+    line = lines.status(1, 0, 5000, 10)
+    assert old in line
+    _, counts = scanned(line.replace(old, new))
+    assert counts.rejected == {"stream-status is cut or garbled": 1}
