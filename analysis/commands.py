@@ -74,10 +74,10 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
 ) -> None:
     """Turn logs into a database.
 
-    Each PATH is a log of TGen or of Tor's control port, a folder with such logs in it (a
-    measurement's --prefix, or many of them), or - for standard input; plain or compressed. It may
-    be a URL that fsspec knows, such as s3://bucket/logs. The result does not depend on how, where
-    and in what order the logs are scanned.
+    Each PATH is a log of TGen, of Tor's control port or of the kernel's connections, a folder with
+    such logs in it (a measurement's --prefix, or many of them), or - for standard input; plain or
+    compressed. It may be a URL that fsspec knows, such as s3://bucket/logs. The result does not
+    depend on how, where and in what order the logs are scanned.
     """
     if workers and scheduler:
         raise UsageError("--workers, --scheduler", "both are given", "one of them")
