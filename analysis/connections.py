@@ -75,7 +75,7 @@ class ConnectionAssembly:
         ends = Ends(seen.local_ip, seen.local_port, seen.remote_ip, seen.remote_port)
         key = (collector.boot_id, seen.netns, seen.cookie)
         known = self._known.get(key)
-        if known is None:
+        if known is None or _connects_again(known, seen):
             known = self._known[key] = KernelConnection(
                 collector, seen.cookie, seen.netns, ends, seen.family, seen.side, ts, ts
             )
@@ -86,6 +86,12 @@ class ConnectionAssembly:
             return "a connection whose ends are not those it had"
         known.take(ts, seen)
         return ""
+
+
+def _connects_again(known: KernelConnection, seen: ConnectionSeen) -> bool:
+    """Whether the socket of a connection, which keeps its cookie, has begun another."""
+    connect_ns = seen.stamps.get("connect")
+    return known.began_ns is not None and connect_ns is not None and connect_ns > known.began_ns
 
 
 def read_logs(logs: Iterable[Input], facts_of: FactsOf = scan.facts) -> KernelLog:

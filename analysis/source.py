@@ -34,7 +34,7 @@ _EXAMPLES = 5
 
 # Folders of a measurement that hold no logs, or logs of others.
 _FOLDERS_PASSED_OVER = frozenset({"docroot", "htdocs", "private", "testnet", "packets"})
-_LOG_NAME = re.compile(r".*(?:(?:tgen|torctl|connections)\.log|connections_.*\.log).*")
+_LOG_NAME = re.compile(r".*(?:tgen|torctl|connections)\.log.*")
 _COMPRESSED = re.compile(r"(.+)\.(?:gz|xz|zst)\Z")
 _SIDE_NAME = re.compile(r"(?:tgen|tor)-(client|server)")
 
@@ -273,9 +273,9 @@ def _looks_like(stored: bytes, head: bytes) -> str:
 def find(paths: Iterable[Path | RemotePath]) -> list[Input]:
     """Return the logs in ``paths`` (files, folders, ``-`` for standard input), recognised.
 
-    A folder is walked for names that contain ``tgen.log``, ``torctl.log`` or ``connections.log``
-    (of an archive, ``connections_…log``). The order is by time of the first line, then by name and
-    place, whatever the order of the arguments.
+    A folder is walked for names that contain ``tgen.log``, ``torctl.log`` or ``connections.log``.
+    The order is by time of the first line, then by name and place, whatever the order of the
+    arguments.
 
     Raises:
         InputError: a path does not exist or cannot be read.

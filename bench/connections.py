@@ -1,13 +1,13 @@
 """What it costs to record every TCP connection, and whether every one is recorded.
 
 A server and a client in one process open and close short connections at a fixed rate over loopback,
-inside a control group, while the collector records; then nothing happens for a while::
+inside a control group, while the collector records; before and after, nothing happens::
 
     python bench/connections.py [--rate 2000] [--seconds 20] [--idle-seconds 10]
 
-Wanted: every connection recorded at both ends, with its pid; nothing lost; at rest the collector takes
-less than 1 % of a core; from the start of its process to attached less than 3 s. Exit status 1 when
-missed. Needs root.
+Wanted: every connection recorded at both ends, with its pid; nothing lost; at rest the collector
+takes less than 1 % of a core; from the start of its process to attached less than 3 s. Exit status
+1 when missed. Needs root.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,8 @@ def measure(log: Path, group: MeasurementCgroup, arguments: argparse.Namespace) 
         collector.wait(20)
     os.close(statistics)
     lines = [jsonio.loads(line) for line in log.read_bytes().splitlines()]
-    return report(
-        lines, count, took, cpu, {"before": rest, "after": after}, until_ready, peak, runs
-    )
+    rests = {"before": rest, "after": after}
+    return report(lines, Figures(count, took, cpu, rests, until_ready, peak, runs))
 
 
 def idle(pid: int, seconds: float) -> float:
@@ -140,24 +140,42 @@ def idle(pid: int, seconds: float) -> float:
     return (cpu_seconds(pid) - cpu) / seconds
 
 
-def report(
-    lines: list[dict[str, Any]], count: int, took: float, cpu: float, rest: dict[str, float],
-    until_ready: float, peak: float, runs: dict[str, bpfcall.ProgramStatistics],
-) -> int:  # fmt: skip
+@dataclass(frozen=True)
+class Figures:
+    """What was measured of the collector."""
+
+    connections: int
+    load_seconds: float
+    cpu_seconds: float
+    rest: dict[str, float]
+    """Share of a core, by when."""
+    until_ready_seconds: float
+    peak_mebibytes: float
+    runs: dict[str, bpfcall.ProgramStatistics]
+
+
+def report(lines: list[dict[str, Any]], figures: Figures) -> int:
     """Print the figures and return the exit status."""
+    count = figures.connections
     ours = [line for line in lines if line.get("state") == "closed"]
     by_side = Counter(line["side"] for line in ours)
     with_pid = sum(line.get("pid") == os.getpid() for line in ours)
     lost = sum(line["count"] for line in lines if line["record"] == "lost")
-    print(f"{count} connections in {took:.1f} s ({count / took:.0f}/s), both ends of each")
+    print(
+        f"{count} connections in {figures.load_seconds:.1f} s "
+        f"({count / figures.load_seconds:.0f}/s), both ends of each"
+    )
     print(f"recorded: {by_side['active']} active, {by_side['passive']} passive, of {count} each")
     print(f"with the right pid: {with_pid} of {len(ours)}; lost: {lost}")
-    print(f"collector: {cpu / count * 1e6:.1f} us of CPU a connection (2 records), peak {peak:.0f} MiB")
-    for name, share in rest.items():
+    print(
+        f"collector: {figures.cpu_seconds / count * 1e6:.1f} us of CPU a connection (two records), "
+        f"peak {figures.peak_mebibytes:.0f} MiB"
+    )
+    for name, share in figures.rest.items():
         print(f"collector at rest {name} the load: {share:.3%} of a core")
-    print(f"from its start to attached: {until_ready:.2f} s")
+    print(f"from its start to attached: {figures.until_ready_seconds:.2f} s")
     total_ns = 0
-    for name, (run_count, run_time_ns) in sorted(runs.items()):
+    for name, (run_count, run_time_ns) in sorted(figures.runs.items()):
         total_ns += run_time_ns
         if run_count:
             print(f"  {name:16} {run_count:9} runs, {run_time_ns / run_count:6.0f} ns each")
@@ -167,9 +185,9 @@ def report(
         failures.append("recorded")
     if with_pid != len(ours):
         failures.append("pid")
-    if max(rest.values()) >= REST_SHARE:
+    if max(figures.rest.values()) >= REST_SHARE:
         failures.append("CPU at rest")
-    if until_ready >= START_SECONDS:
+    if figures.until_ready_seconds >= START_SECONDS:
         failures.append("start")
     print("MISSED: " + "; ".join(failures) if failures else "all met")
     return 1 if failures else 0

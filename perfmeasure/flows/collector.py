@@ -1,4 +1,4 @@
-"""The privileged child that records what the kernel sees: ``python -m perfmeasure.flows.collector``.
+"""``python -m perfmeasure.flows.collector``, the privileged child: records what the kernel sees.
 
 It loads and attaches the programs, says ``READY`` on standard output, gives up its privileges and
 writes the log until SIGTERM or SIGINT. It does nothing else. What is attached goes with it, however

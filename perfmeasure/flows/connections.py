@@ -165,14 +165,8 @@ class Record:
     def end(self) -> str:
         """Return how a closed connection ended: a word of ``end`` in the log."""
         state = STATES[self.state]
-        if self.error == errno.ETIMEDOUT:
-            return "timeout"
-        if self.error == errno.ECONNREFUSED:
-            return "refused"
-        if self.error in (errno.ECONNRESET, errno.EPIPE):
-            return "reset_remote"
         if self.error or state == "SYN_SENT":
-            return "unknown"
+            return _END_BY_ERROR.get(self.error, "unknown")
         if state in ("ESTABLISHED", "CLOSE_WAIT", "SYN_RECV", "FIN_WAIT1"):
             # It went without waiting for the peer: a reset was sent.
             return "reset_local"
@@ -185,6 +179,12 @@ _TIMES = (
     "connect", "syn_ack", "established", "first_sent", "last_sent", "first_received",
     "last_received", "closed",
 )  # fmt: skip
+_END_BY_ERROR = {
+    errno.ETIMEDOUT: "timeout",
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset_remote",
+    errno.EPIPE: "reset_remote",
+}
 _FIRST = frozenset(("first_sent", "first_received"))
 
 

@@ -81,6 +81,19 @@ def test_a_log_that_continues_another() -> None:
     assert (found.collector.started, found.end_ts) == (None, kernel.DAY + 9)
 
 
+def test_a_socket_that_connects_again_keeps_its_cookie() -> None:
+    log, counts = kernel.assembled(
+        kernel.start(0)
+        + kernel.connection(1, 7, end="refused", stamps={"connect": 1, "closed": 1.1})
+        + kernel.connection(1, 7, end="refused", stamps={"connect": 1, "closed": 1.1})
+        + kernel.connection(
+            2, 7, ends=("127.0.0.1", 5001, "127.0.0.1", 9050), stamps={"connect": 1.5}
+        )
+    )
+    assert [(c.ends.local_port, c.end) for c in log.connections] == [(5000, "refused"), (5001, "")]
+    assert counts.rejected == {"a connection after its end": 1}
+
+
 def test_what_cannot_be_of_the_same_connection_is_taken_back() -> None:
     log, counts = kernel.assembled(
         kernel.start(0)
@@ -150,7 +163,7 @@ def test_a_real_log(fixtures: Path) -> None:
 
 def test_archives_and_the_live_log_are_one(log_of: Callable[..., Input], tmp_path: Path) -> None:
     first = kernel.start(0) + kernel.clock(0) + kernel.connection(1, 7, stamps={"connect": 0.5})
-    log_of(first, "log_archive/2026-11-22/kernel/connections_2026-11-22_23:59:59.log")
+    log_of(first, "log_archive/2026-11-22/kernel/perfmeasure_2026-11-22_23:59:59.connections.log")
     log_of(kernel.connection(2, 7, end="fin_local") + "cut", "kernel/connections.log")
     logs = source.find([tmp_path])
     assert [log.kind for log in logs] == [source.Kind.CONNECTIONS] * 2

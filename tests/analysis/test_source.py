@@ -137,7 +137,9 @@ def make_tree(top: Path, lines: type[Lines]) -> Path:
         "tgen-server/perfmeasure.tgen.log": tgen,
         "tor-client/perfmeasure.torctl.log": torctl,
         "kernel/connections.log": kernel_lines.clock(10),
-        "log_archive/2026-11-21/kernel/connections_2026-11-21_23:59:59.log": kernel_lines.start(-9),
+        "log_archive/2026-11-21/kernel/perfmeasure_2026-11-21_23:59:59.connections.log": (
+            kernel_lines.start(-9)
+        ),
         "tor-client/perfmeasure.tor.log": "Nov 22 00:57:19.000 [notice] Tor",
         "tor-client/data/state": "",
         "tor-client/data/lock": "",
@@ -167,7 +169,7 @@ def test_a_measurement_is_found_whatever_folder_of_it_is_given(
             Kind.TGEN,
         ),
         (
-            "log_archive/2026-11-21/kernel/connections_2026-11-21_23:59:59.log",
+            "log_archive/2026-11-21/kernel/perfmeasure_2026-11-21_23:59:59.connections.log",
             "",
             Kind.CONNECTIONS,
         ),

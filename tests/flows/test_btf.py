@@ -42,7 +42,7 @@ def test_members_are_found_inside_anonymous_ones() -> None:
 
 @pytest.mark.parametrize("path", ["outer.b", "other.x", "outer.x.a", "int"])
 def test_what_is_not_there_is_said(path: str) -> None:
-    with pytest.raises(MissingError, match="no (member|structure)"):
+    with pytest.raises(MissingError, match=r"no (member|structure)"):
         btf.Types(blob(TYPES, STRINGS)).member_offset(path)
 
 

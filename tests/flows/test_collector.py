@@ -381,9 +381,7 @@ def test_live_connections_are_told_of_in_windows_and_at_the_end(log: Path) -> No
             # With nothing new there is nothing to tell.
             assert len(collector.connections("open")) == settled
             assert collector.stop() == (0, "")
-        told = [
-            record for record in collector.connections("open") if record["side"] == "active"
-        ]
+        told = [record for record in collector.connections("open") if record["side"] == "active"]
         client.close()
         server.close()
     assert busy >= 6

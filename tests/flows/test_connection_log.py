@@ -55,7 +55,9 @@ def said() -> list[str]:
     return []
 
 
-def recorder(source: Source, log: LogFile, said: list[str], every: float = 60) -> ConnectionRecorder:
+def recorder(
+    source: Source, log: LogFile, said: list[str], every: float = 60
+) -> ConnectionRecorder:
     fields = {"source": "sockops", "scope": "machine"}
     return ConnectionRecorder(source, log, every, fields, said.append)
 

@@ -20,7 +20,10 @@ import pytest
 
 from collecting import Collector, collecting, inside_a_cgroup
 from packet_relay import ADDRESSES, DEVICE, Packet, RelayedNetwork, captured, inside
-from perfmeasure.flows import bpfcall, headers
+from perfmeasure.errors import MissingError
+from perfmeasure.flows import bpfcall, btf, connection_source, headers
+from perfmeasure.flows.connection_source import ConnectionSource, offsets
+from perfmeasure.flows.connections import Record
 
 DELAY_MS = 5.0
 DROP_EVERY = 23
@@ -73,9 +76,7 @@ class Dropper:
         for namespace in namespaces:
             with inside(namespace):
                 index = socket.if_nametoindex(DEVICE)
-                self._links.append(
-                    bpfcall.link_create(fd, index, bpfcall.AttachType.TCX_INGRESS)
-                )
+                self._links.append(bpfcall.link_create(fd, index, bpfcall.AttachType.TCX_INGRESS))
 
     @property
     def dropped(self) -> int:
@@ -173,11 +174,12 @@ def run(
     folder = tmp_path_factory.mktemp("relayed")
     count = 1000 if is_long else 200
     chance = random.Random(4)
-    with inside_a_cgroup() as group, collecting(
-        folder / "connections.log", "--cgroup", str(group)
-    ) as collector:
+    with (
+        inside_a_cgroup() as group,
+        collecting(folder / "connections.log", "--cgroup", str(group)) as collector,
+    ):
         network = RelayedNetwork(folder, DELAY_MS)
-        captures = []
+        captures: list[subprocess.Popen[bytes]] = []
         dropper = None
         try:
             for side in (network.a, network.b):
@@ -221,7 +223,9 @@ def _drive(network: RelayedNetwork, count: int, chance: random.Random) -> list[O
         return found
 
     with ThreadPoolExecutor(len(listeners)) as workers:
-        outcomes = [outcome for part in workers.map(work, range(len(listeners))) for outcome in part]
+        outcomes = [
+            outcome for part in workers.map(work, range(len(listeners))) for outcome in part
+        ]
     for listener in listeners:
         listener.close()
     return outcomes
@@ -322,10 +326,60 @@ def test_times_are_those_of_the_relay(run: Run) -> None:
             )
     for name, values in errors.items():
         values.sort()
-        print(f"{name}: ns off the relay's log: median {values[len(values) // 2]}, most {values[-1]}")
+        print(
+            f"{name}: ns off the relay's log: median {values[len(values) // 2]}, most {values[-1]}"
+        )
         if "received" in name or name in ("active syn_ack", "passive connect"):
             assert values[-1] <= TOLERANCE_NS, (name, values[-3:])
         elif name != "connect":
             # The relay may come late to a packet, when the machine is busy, but never early.
             assert values[0] >= 0, (name, values[:3])
         assert values[len(values) * 99 // 100] <= TOLERANCE_NS, (name, values[-3:])
+
+
+def _connect_and_close(count: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(count):
+            with socket.create_connection(listener.getsockname()):
+                listener.accept()[0].close()
+
+
+def test_records_that_find_no_room_are_counted(
+    require: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("root", "bpf")
+    monkeypatch.setattr(connection_source, "RING_BYTES", os.sysconf("SC_PAGE_SIZE"))
+    with inside_a_cgroup() as group:
+        source = ConnectionSource(group)
+        try:
+            _connect_and_close(50)
+            time.sleep(0.1)
+            first = [Record.unpack(data) for data in source.read()]
+            lost = source.lost()["ring_reservations"]
+            assert 0 < len(first) < 50
+            assert len(first) + lost == 100
+            _connect_and_close(3)
+            time.sleep(0.1)
+            assert len(source.read()) == 6
+            assert source.lost() == {"ring_reservations": lost, "storage": 0}
+        finally:
+            source.close()
+
+
+def test_a_kernel_without_a_member_is_told_of(
+    require: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("bpf")
+    types = btf.running_kernel()
+    assert len(set(offsets(types).values())) > 10
+    monkeypatch.setitem(connection_source._MEMBERS, "SRTT_US", "tcp_sock.no_such")
+    with pytest.raises(MissingError, match=r"no member tcp_sock\.no_such"):
+        offsets(types)
+
+
+def test_a_group_that_is_gone_cannot_be_attached_to(
+    require: Callable[..., None], tmp_path: Path
+) -> None:
+    require("root", "bpf")
+    with pytest.raises(MissingError, match="cannot be attached"):
+        ConnectionSource(tmp_path)

@@ -101,7 +101,9 @@ def test_bytes_are_payload(fields: dict[str, int], sent: int, received: int) -> 
 
 
 def test_bytes_sent_of_a_socket_whose_side_is_not_known_are_absent() -> None:
-    line = record(flags=Flag.EXISTED_BEFORE, acknowledged=7, first_sent_ns=5, last_sent_ns=6).line(0)
+    line = record(flags=Flag.EXISTED_BEFORE, acknowledged=7, first_sent_ns=5, last_sent_ns=6).line(
+        0
+    )
     assert "bytes_sent" not in line
     assert "first_sent_monotonic_ns" not in line  # it is only the first that we saw
     assert line["last_sent_monotonic_ns"] == 6
