@@ -1,4 +1,4 @@
-"""Consumes logs, gives the database: source -> tgen, torctl -> join -> database -> summaries.
+"""Consumes logs, gives the database: source -> scans -> assembly -> join -> database.
 
 Import it as ``perfmeasure.analysis``. Nothing in here imports Twisted, stem's controller or bcc.
 """

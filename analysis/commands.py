@@ -22,7 +22,6 @@ from perfmeasure.analysis import (
     validation,
 )
 from perfmeasure.analysis.geoip import CountryTable
-from perfmeasure.analysis.source import Kind
 from perfmeasure.errors import InputError, UsageError
 from perfmeasure.units import format_bytes
 
@@ -90,15 +89,15 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
 ) -> None:
     """Turn logs into a database.
 
-    Each PATH is a log of TGen or of Tor's control port, a folder with such logs in it (a
-    measurement's --prefix, or many of them), or - for standard input; plain or compressed. It may
-    be a URL that fsspec knows, such as s3://bucket/logs. The result does not depend on how, where
-    and in what order the logs are scanned.
+    Each PATH is a log of TGen, of Tor's control port or of the kernel's connections, a folder with
+    such logs in it (a measurement's --prefix, or many of them), or - for standard input; plain or
+    compressed. It may be a URL that fsspec knows, such as s3://bucket/logs. The result does not
+    depend on how, where and in what order the logs are scanned.
     """
     if nickname is not None and not _NICKNAME.match(nickname):
         wanted = "letters, digits, dashes, dots and underscores"
         raise UsageError("--nickname", f"{nickname!r} cannot be a key", wanted)
-    if output.is_file() and source.find([output])[0].kind in {Kind.TGEN, Kind.TORCTL}:
+    if output.is_file() and source.find([output])[0].kind in source.LOGS:
         wanted = "another name: what was measured is not overwritten"
         raise UsageError(str(output), "is a log", wanted)
     if workers and scheduler:
@@ -154,7 +153,7 @@ def _input_lines(document: dict[str, Any]) -> list[str]:
             continue
         lines = log["lines"]
         rejected = sum(lines["rejected"].values())
-        role = f"{log['kind']} of the {log['side']}"
+        role = f"{log['kind']} of the {log.get('side', 'kernel')}"
         if not log["is_in_data"]:
             role += " (counted, not in the database)"
         said.append(
@@ -179,6 +178,13 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
         transfers = node.get("tgen", {}).get("transfers", {})
         if not any(transfer["is_complete"] for transfer in transfers.values()):
             said.append(f"{nickname}: no transfer had ended in these logs")
+        if "kernel" in node:
+            links = ", ".join(
+                f"{counts['linked']} of {sum(counts.values())} {what}"
+                for what, counts in node["kernel"]["links"].items()
+            )
+            count = len(node["kernel"]["connections"])
+            said.append(f"{nickname}: {count} connections of the kernel; linked to them: {links}")
         steps = document["meta"]["sources"].get(nickname, {}).get("clock_steps", [])
         if steps:
             said.append(f"{nickname}: the clock was set {len(steps)} times (meta.sources)")

@@ -16,7 +16,9 @@ from perfmeasure import jsonio
 from perfmeasure.analysis import servers, summaries
 from perfmeasure.analysis.compression import BLOCK_BYTES, compress, plain_blocks
 from perfmeasure.analysis.join import join
+from perfmeasure.analysis.kernelrecords import KernelPart
 from perfmeasure.analysis.phases import phases
+from perfmeasure.analysis.records import unique
 from perfmeasure.errors import InputError, PerfmeasureError, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from perfmeasure.analysis.join import Link
+    from perfmeasure.analysis.kernel import KernelLog
     from perfmeasure.analysis.servers import ServerMatch
     from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
@@ -34,16 +37,18 @@ VERSION = "1.0"
 
 @dataclasses.dataclass
 class Measurement:
-    """What was found out about one nickname. Either log may be missing."""
+    """What was found out about one nickname. Each log may be missing."""
 
     measurement_ip: str
     tgen: TgenLog | None = None
     tor: TorLog | None = None
+    kernel: KernelLog | None = None
     _links: list[Link] = dataclasses.field(default_factory=list)
     _servers: list[ServerMatch] | None = None  # None without a server's log
+    _kernel: KernelPart | None = None
 
     def link(self, answered: Sequence[Transfer] = ()) -> None:
-        """Sort the transfers by their start, and link each to its stream and to the server's.
+        """Sort the transfers by their start, and link each to what the other logs say of it.
 
         ``answered`` is what the logs of servers say.
         """
@@ -51,6 +56,8 @@ class Measurement:
         transfers.sort(key=lambda transfer: (transfer.start, transfer.base_id))
         self._links = join(transfers, self.tor.streams if self.tor else ())
         self._servers = servers.match(transfers, answered) if answered else None
+        if self.kernel and self.kernel.collectors:
+            self._kernel = KernelPart(self.kernel, transfers, self.tor)
 
     def cut_to(self, begin: float, end: float) -> None:
         """Keep what ended from ``begin`` to before ``end`` (Unix seconds), and what it refers to.
@@ -58,7 +65,7 @@ class Measurement:
         What has not ended counts as of its last sign of life.
         """
         streams: set[Stream] = set()
-        circuits: set[Circuit] = set()
+        kept: list[int] = []
         if self.tgen:
             kept = [
                 index
@@ -71,26 +78,10 @@ class Measurement:
                 self._servers = [self._servers[index] for index in kept]
             for link in self._links:
                 streams.update((link.stream,) if link.stream else link.candidates)
-        if not self.tor:
-            return
-        log = self.tor
-        log.streams = [s for s in log.streams if begin <= s.last_seen < end or s in streams]
-        for stream in log.streams:
-            for circuit in (stream.circuit, stream.succeeded_on, stream.sent_on):
-                if circuit:
-                    circuits.add(circuit)
-        log.circuits = [c for c in log.circuits if begin <= c.last_seen < end or c in circuits]
-        log.guards = [
-            g
-            for g in log.guards
-            if min(g.times.values(), default=0) < end and g.times.get("dropped_ts", end) >= begin
-        ]
-        log.connections = [
-            c for c in log.connections if c.first_seen < end and (c.ended or end) >= begin
-        ]
-        log.bytes_read = {s: n for s, n in log.bytes_read.items() if begin <= s < end}
-        log.bytes_written = {s: n for s, n in log.bytes_written.items() if begin <= s < end}
-        log.gaps = [gap for gap in log.gaps if gap.begin < end and (gap.end or end) >= begin]
+        if self.tor:
+            _cut_tor(self.tor, begin, end, streams)
+        if self._kernel:
+            self._kernel.cut_to(begin, end, kept, self.tor)
 
     def record(self) -> dict[str, Any]:
         """Return the nickname's part of the document."""
@@ -101,9 +92,16 @@ class Measurement:
             records = {
                 name: _transfer_record(name, transfer, link, names)
                 for name, transfer, link in zip(
-                    _unique(t.base_id for t in transfers), transfers, self._links, strict=True
+                    unique(t.base_id for t in transfers), transfers, self._links, strict=True
                 )
             }
+            for index, record in enumerate(records.values()):
+                connection = self._kernel.connection_of(index) if self._kernel else None
+                stream = self._links[index].stream
+                record["phases"] = phases(transfers[index], stream, connection)
+            if self._kernel:
+                circuits = [link.circuit for link in self._links]
+                self._kernel.add_to_transfers(records.values(), transfers, circuits)
             summary = summaries.transfers_summary(transfers, self._links)
             if self._servers is not None:
                 for record, found in zip(records.values(), self._servers, strict=True):
@@ -112,7 +110,33 @@ class Measurement:
             document["tgen"] = {"transfers": records, "transfers_summary": summary}
         if self.tor and names:
             document["tor"] = _tor_record(self.tor, names)
+            if self._kernel:
+                self._kernel.add_to_tor(document["tor"], self.tor)
+        if self._kernel:
+            document["kernel"] = self._kernel.section()
         return document
+
+
+def _cut_tor(log: TorLog, begin: float, end: float, streams: set[Stream]) -> None:
+    """Do what `Measurement.cut_to` says; ``streams`` are referred to by transfers."""
+    circuits: set[Circuit] = set()
+    log.streams = [s for s in log.streams if begin <= s.last_seen < end or s in streams]
+    for stream in log.streams:
+        for circuit in (stream.circuit, stream.succeeded_on, stream.sent_on):
+            if circuit:
+                circuits.add(circuit)
+    log.circuits = [c for c in log.circuits if begin <= c.last_seen < end or c in circuits]
+    log.guards = [
+        g
+        for g in log.guards
+        if min(g.times.values(), default=0) < end and g.times.get("dropped_ts", end) >= begin
+    ]
+    log.connections = [
+        c for c in log.connections if c.first_seen < end and (c.ended or end) >= begin
+    ]
+    log.bytes_read = {s: n for s, n in log.bytes_read.items() if begin <= s < end}
+    log.bytes_written = {s: n for s, n in log.bytes_written.items() if begin <= s < end}
+    log.gaps = [gap for gap in log.gaps if gap.begin < end and (gap.end or end) >= begin]
 
 
 class _Names:
@@ -120,19 +144,11 @@ class _Names:
 
     def __init__(self, log: TorLog) -> None:
         self.streams: dict[Stream, str] = dict(
-            zip(log.streams, _unique(str(s.number) for s in log.streams), strict=True)
+            zip(log.streams, unique(str(s.number) for s in log.streams), strict=True)
         )
         self.circuits: dict[Circuit, str] = dict(
-            zip(log.circuits, _unique(str(c.number) for c in log.circuits), strict=True)
+            zip(log.circuits, unique(str(c.number) for c in log.circuits), strict=True)
         )
-
-
-def _unique(ids: Iterable[str]) -> Iterator[str]:
-    """Yield each id, with ``#2`` and so on when it was there before."""
-    counts: dict[str, int] = {}
-    for base in ids:
-        counts[base] = counts.get(base, 0) + 1
-        yield base if counts[base] == 1 else f"{base}#{counts[base]}"
 
 
 def _transfer_record(
@@ -147,12 +163,7 @@ def _transfer_record(
                 links["guard"] = guard
     elif names and link.candidates:
         links["candidates"] = [names.streams[stream] for stream in link.candidates]
-    return {
-        **transfer.record,
-        "transfer_id": name,
-        "links": links,
-        "phases": phases(transfer, link.stream),
-    }
+    return {**transfer.record, "transfer_id": name, "links": links}
 
 
 def _tor_record(log: TorLog, names: _Names) -> dict[str, Any]:
@@ -172,7 +183,7 @@ def _tor_record(log: TorLog, names: _Names) -> dict[str, Any]:
         "or_connections": {
             name: _connection_record(connection)
             for connection, name in zip(
-                log.connections, _unique(c.number for c in log.connections), strict=True
+                log.connections, unique(c.number for c in log.connections), strict=True
             )
         },
         "streams": {name: _stream_record(stream, names) for stream, name in names.streams.items()},

@@ -146,6 +146,13 @@ class ReaderGap(NamedTuple):
     lost_entries: int
 
 
+class RelayNote(NamedTuple):
+    """Where a relay is: each of ``endpoints`` is ``ADDRESS:PORT``, of IPv6 ``[ADDRESS]:PORT``."""
+
+    fingerprint: str
+    endpoints: list[str]
+
+
 def stream(text: str) -> StreamEvent:
     """Read ``ID STATUS CIRCUIT TARGET KEY=VALUE…``."""
     words = _words(text)
@@ -249,6 +256,15 @@ def reader_gap(text: str) -> ReaderGap:
     if match["entries"]:
         return ReaderGap("entries", int(match["entries"]))
     return ReaderGap("lost" if match["lost"] else "back", 0)
+
+
+def relay_note(text: str) -> RelayNote:
+    """Read ``[RELAY] $FINGERPRINT~NICKNAME ADDRESS:PORT…``."""
+    words = text.split(" ")
+    match = HOP.match(words[1]) if len(words) > 2 else None
+    if match is None or not all(_TARGET.match(word) for word in words[2:]):
+        raise RejectedError("note of a relay is cut or garbled")
+    return RelayNote(match[1].upper(), words[2:])
 
 
 def unix_ts(time_created: str) -> float | None:

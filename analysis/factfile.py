@@ -11,7 +11,7 @@ import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import events, sql, tgenscan
+from perfmeasure.analysis import connectionscan, events, sql, tgenscan
 from perfmeasure.analysis.clocksteps import ClockPair
 from perfmeasure.analysis.source import Kind
 
@@ -45,6 +45,14 @@ _KINDS: dict[Kind, dict[str, type[NamedTuple]]] = {
         "reader_started": events.ReaderStarted,
         "reader_gap": events.ReaderGap,
         "clock_pair": ClockPair,
+        "relay_note": events.RelayNote,
+    },
+    Kind.CONNECTIONS: {
+        "started": connectionscan.CollectorStarted,
+        "clock_pair": ClockPair,
+        "connection": connectionscan.ConnectionSeen,
+        "lost": connectionscan.CollectorLost,
+        "absent": connectionscan.CollectorAbsent,
     },
 }
 _SQL_TYPES: dict[Any, str] = {
@@ -55,6 +63,7 @@ _SQL_TYPES: dict[Any, str] = {
     bytes: "VARCHAR",
     list[int]: "UBIGINT[]",
     list[str]: "VARCHAR[]",
+    dict[str, int]: "MAP(VARCHAR, UBIGINT)",
     dict[str, str]: "MAP(VARCHAR, VARCHAR)",
 }
 _ROWS_AT_ONCE = 4096

@@ -6,6 +6,7 @@ No event tells a guard's fingerprint and its address together, but these lines t
   which a client does of its guards;
 - ``r NICKNAME IDENTITY [DIGEST] DATE TIME ADDRESS ORPORT DIRPORT`` in the events NEWCONSENSUS and
   NS, where they were asked for (dir-spec, "r"; the identity is base64);
+- ``[RELAY] $FINGERPRINT~NICKNAME ADDRESS:PORT …``, a note of our own reader;
 - ``ORCONN ADDRESS:PORT LAUNCHED ID=N``, then ``ORCONN $FINGERPRINT… CONNECTED ID=N``: a bridge.
 """
 
@@ -21,7 +22,7 @@ from perfmeasure.analysis.torlog import HOP, Guard
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from perfmeasure.analysis.events import GuardEvent, RelayStatus
+    from perfmeasure.analysis.events import GuardEvent, RelayNote, RelayStatus
     from perfmeasure.analysis.geoip import CountryTable
     from perfmeasure.analysis.torlog import TorLog
 
@@ -89,6 +90,10 @@ class Guards:
     def status(self, status: RelayStatus) -> None:
         """Take a line of a network status."""
         self._locate(status.identity, status.address)
+
+    def note(self, note: RelayNote) -> None:
+        """Take what the reader noted of a relay; the first address is that of IPv4."""
+        self._locate(_identity(note.fingerprint), note.endpoints[0].rpartition(":")[0])
 
     def connection(self, earlier_endpoint: str, endpoint: str) -> None:
         """Take what two events of one connection call its other end."""

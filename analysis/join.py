@@ -16,9 +16,12 @@ import bisect
 import dataclasses
 from typing import TYPE_CHECKING
 
+from perfmeasure.analysis.claims import settle
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from perfmeasure.analysis.claims import Claim
     from perfmeasure.analysis.torlog import Circuit, Stream
     from perfmeasure.analysis.transfers import Transfer
 
@@ -42,9 +45,6 @@ class Link:
         return self.stream.succeeded_on or self.stream.sent_on or self.stream.circuit
 
 
-_UNMATCHED = Link("unmatched")
-
-
 def join(transfers: Sequence[Transfer], streams: Iterable[Stream]) -> list[Link]:
     """Return the link of each transfer, in their order."""
     by_port: dict[int, list[tuple[float, int, Stream]]] = {}
@@ -55,27 +55,16 @@ def join(transfers: Sequence[Transfer], streams: Iterable[Stream]) -> list[Link]
     for entries in by_port.values():
         entries.sort(key=lambda entry: entry[:2])
 
-    def within(transfer: Transfer, slack_seconds: float) -> list[Stream]:
+    def near(transfer: Transfer, slack_seconds: float) -> list[Stream]:
         entries = by_port.get(transfer.source_port, [])
         first = bisect.bisect_left(entries, transfer.start - slack_seconds, key=lambda e: e[0])
         last = bisect.bisect_right(entries, transfer.end + slack_seconds, key=lambda e: e[0])
         return [stream for _, _, stream in entries[first:last]]
 
-    candidates = [within(transfer, 0.0) for transfer in transfers]
-    taken = {stream for found in candidates for stream in found}
-    for index, transfer in enumerate(transfers):
-        if not candidates[index]:
-            candidates[index] = [s for s in within(transfer, SLACK_SECONDS) if s not in taken]
-    claims: dict[Stream, int] = {}
-    for found in candidates:
-        for stream in found:
-            claims[stream] = claims.get(stream, 0) + 1
-    return [_link(found, claims) for found in candidates]
+    return [_link(claim) for claim in settle(transfers, near, SLACK_SECONDS)]
 
 
-def _link(found: list[Stream], claims: dict[Stream, int]) -> Link:
-    if not found:
-        return _UNMATCHED
-    if len(found) == 1 and claims[found[0]] == 1:
-        return Link("linked", found[0])
-    return Link("ambiguous", candidates=tuple(found))
+def _link(claim: Claim[Stream]) -> Link:
+    if claim.status == "linked":
+        return Link(claim.status, claim.candidates[0])
+    return Link(claim.status, candidates=claim.candidates)

@@ -89,9 +89,14 @@ def _node(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return dict(nodes[0])
     merged: dict[str, Any] = {"measurement_ip": _address(nodes)}
     tors = [node.get("tor", {}) for node in nodes]
+    connections, connection_names = _named(
+        [node.get("kernel", {}).get("connections", {}) for node in nodes],
+        without=("peer",),
+        referred=[_connections_referred_to(node) for node in nodes],
+    )
     circuits, circuit_names = _named(
         [tor.get("circuits", {}) for tor in tors],
-        without=("conflux_circuits", "filtered_out"),
+        without=("conflux_circuits", "filtered_out", *_of_kernel("guard_connection")),
         referred=[_circuits_referred_to(node) for node in nodes],
     )
     streams, stream_names = _named(
@@ -102,15 +107,16 @@ def _node(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if any("tor" in node for node in nodes):
         for kept in circuits.values():
             _rename(kept, kept.record, "conflux_circuits", circuit_names)
+            _rename(kept, kept.record, "guard_connection", connection_names)
         for kept in streams.values():
             _rename(kept, kept.record, "circuit_id", circuit_names)
-        merged["tor"] = _tor(tors)
+        merged["tor"] = _tor(tors, connection_names)
         merged["tor"]["circuits"] = {name: kept.record for name, kept in circuits.items()}
         merged["tor"]["streams"] = {name: kept.record for name, kept in streams.items()}
     if any("tgen" in node for node in nodes):
         transfers, _ = _named(
             [node.get("tgen", {}).get("transfers", {}) for node in nodes],
-            without=("transfer_id", "links", "phases", "filtered_out"),
+            without=("transfer_id", "links", "phases", "kernel", "filtered_out"),
         )
         for name, kept in transfers.items():
             kept.record["transfer_id"] = name
@@ -118,9 +124,33 @@ def _node(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             _rename(kept, links, "circuit", circuit_names)
             _rename(kept, links, "stream", stream_names)
             _rename(kept, links, "candidates", stream_names)
+            _rename(kept, links, "connection", connection_names)
+            if "kernel" in kept.record:
+                kept.record["kernel"] = {"guards": _guards(kept, connection_names)}
         merged["tgen"] = {"transfers": {name: kept.record for name, kept in transfers.items()}}
+    if any("kernel" in node for node in nodes):
+        for kept in connections.values():
+            _rename(kept, kept.record, "peer", connection_names)
+        runs = _distinct(run for n in nodes for run in n.get("kernel", {}).get("accounting", ()))
+        merged["kernel"] = {
+            "accounting": sorted(runs, key=_begin),
+            "connections": {name: kept.record for name, kept in connections.items()},
+        }
     records.summarise(merged)
     return merged
+
+
+def _of_kernel(field: str) -> tuple[str, str]:
+    """Return the fields of a record that link it to a connection of the kernel."""
+    return field, f"{field}_status"
+
+
+def _guards(kept: _Record, names: _Names) -> list[dict[str, Any]]:
+    """Return the guards of a transfer, renamed."""
+    guards = [dict(guard) for guard in kept.record["kernel"]["guards"]]
+    for guard in guards:
+        _rename(kept, guard, "connection", names)
+    return guards
 
 
 def _address(nodes: Sequence[Mapping[str, Any]]) -> str:
@@ -151,6 +181,17 @@ def _streams_referred_to(node: Mapping[str, Any]) -> set[str]:
         found.update(links.get("candidates", ()))
         found.update([links["stream"]] if "stream" in links else [])
     return found
+
+
+def _connections_referred_to(node: Mapping[str, Any]) -> set[str]:
+    tor = node.get("tor", {})
+    found = {circuit.get("guard_connection") for circuit in tor.get("circuits", {}).values()}
+    found |= {entry.get("connection") for entry in tor.get("or_connections", {}).values()}
+    found |= {c.get("peer") for c in node.get("kernel", {}).get("connections", {}).values()}
+    for transfer in node.get("tgen", {}).get("transfers", {}).values():
+        found.add(transfer["links"].get("connection"))
+        found |= {guard["connection"] for guard in transfer.get("kernel", {}).get("guards", ())}
+    return {name for name in found if name is not None}
 
 
 def _named(
@@ -198,7 +239,8 @@ def _named(
 
 def _links(record: Mapping[str, Any]) -> int:
     """Return how much a record refers to: of two that are the same, the one that knows more."""
-    return len(record.get("links", ())) + ("circuit_id" in record)
+    fields = ("circuit_id", "connection", "guard_connection", "kernel", "peer")
+    return len(record.get("links", ())) + sum(field in record for field in fields)
 
 
 def _next(base: str, counts: dict[str, int]) -> str:
@@ -214,7 +256,7 @@ def _rename(kept: _Record, record: dict[str, Any], field: str, names: _Names) ->
         record[field] = names[kept.source, value]
 
 
-def _tor(tors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _tor(tors: Sequence[Mapping[str, Any]], connection_names: _Names) -> dict[str, Any]:
     """Return what streams and circuits do not refer to."""
     merged: dict[str, Any] = {}
     bandwidths = [tor["bandwidth_summary"] for tor in tors if "bandwidth_summary" in tor]
@@ -223,12 +265,16 @@ def _tor(tors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             way: _seconds([bandwidth[way] for bandwidth in bandwidths])
             for way in ("bytes_read", "bytes_written")
         }
-    for field, first in (("gaps", _begin_of_gap), ("guards", _begin_of_guard)):
+    for field, first in (("gaps", _begin), ("guards", _begin_of_guard)):
         if any(field in tor for tor in tors):
             entries = _distinct(entry for tor in tors for entry in tor.get(field, ()))
             merged[field] = sorted(entries, key=first)
     if any("or_connections" in tor for tor in tors):
-        connections, _ = _named([tor.get("or_connections", {}) for tor in tors], without=())
+        connections, _ = _named(
+            [tor.get("or_connections", {}) for tor in tors], without=_of_kernel("connection")
+        )
+        for kept in connections.values():
+            _rename(kept, kept.record, "connection", connection_names)
         merged["or_connections"] = {name: kept.record for name, kept in connections.items()}
     return merged
 
@@ -242,8 +288,8 @@ def _seconds(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return {second: sum(counts) for second, counts in values.items()}
 
 
-def _begin_of_gap(gap: Mapping[str, Any]) -> float:
-    return float(gap["unix_ts_start"])
+def _begin(record: Mapping[str, Any]) -> float:
+    return float(record["unix_ts_start"])
 
 
 def _begin_of_guard(guard: Mapping[str, Any]) -> float:

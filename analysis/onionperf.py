@@ -76,6 +76,8 @@ def written(database: Mapping[str, Any], version: str, losses: Counter[str]) -> 
     """
     data = {}
     for name, node in database["data"].items():
+        if connections := node.get("kernel", {}).get("connections"):
+            losses["connections of the kernel"] += len(connections)
         kept = _kept(database, node, version, losses)
         if version < "3":
             data[name] = _old_node(node, kept, version, losses)

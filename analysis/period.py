@@ -60,6 +60,7 @@ def _node(node: Mapping[str, Any], begin: float, end: float) -> dict[str, Any]:
     cut_out: dict[str, Any] = {"measurement_ip": node["measurement_ip"]}
     streams: set[str] = set()
     circuits: set[str] = set()
+    connections: set[str] = set()  # of the kernel
     if "tgen" in node:
         transfers = {n: t for n, t in node["tgen"]["transfers"].items() if is_within(t)}
         cut_out["tgen"] = {"transfers": transfers}
@@ -67,6 +68,10 @@ def _node(node: Mapping[str, Any], begin: float, end: float) -> dict[str, Any]:
             links = transfer["links"]
             streams.update(links.get("candidates", ()), [links.get("stream", "")])
             circuits.add(links.get("circuit", ""))
+            connections.add(links.get("connection", ""))
+            connections.update(
+                g["connection"] for g in transfer.get("kernel", {}).get("guards", ())
+            )
     if "tor" in node:
         tor = node["tor"]
         kept = {n: s for n, s in tor["streams"].items() if is_within(s) or n in streams}
@@ -76,8 +81,37 @@ def _node(node: Mapping[str, Any], begin: float, end: float) -> dict[str, Any]:
         cut_out["tor"]["circuits"] = {
             n: c for n, c in tor["circuits"].items() if is_within(c) or n in circuits
         }
+        connections.update(
+            c.get("guard_connection", "") for c in cut_out["tor"]["circuits"].values()
+        )
+        connections.update(
+            c.get("connection", "") for c in cut_out["tor"]["or_connections"].values()
+        )
+    if "kernel" in node:
+        cut_out["kernel"] = _kernel(node["kernel"], begin, end, connections)
     records.summarise(cut_out)
     return cut_out
+
+
+def _kernel(
+    kernel: Mapping[str, Any], begin: float, end: float, linked: set[str]
+) -> dict[str, Any]:
+    """Return what ended in the days or is linked to what is kept, and the other ends of it."""
+    kept = {
+        name
+        for name, connection in kernel["connections"].items()
+        if begin <= connection.get("unix_ts_end", connection.get("unix_ts_last")) < end
+        or name in linked
+    }
+    kept |= {kernel["connections"][name].get("peer", name) for name in kept}
+    return {
+        "accounting": [
+            run
+            for run in kernel["accounting"]
+            if run["unix_ts_start"] < end and run["unix_ts_end"] >= begin
+        ],
+        "connections": {n: c for n, c in kernel["connections"].items() if n in kept},
+    }
 
 
 def _rest_of_tor(tor: Mapping[str, Any], begin: float, end: float) -> dict[str, Any]:

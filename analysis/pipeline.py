@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import perfmeasure
 from perfmeasure import jsonio
-from perfmeasure.analysis import database, guards, scans, source, tgen, torctl
+from perfmeasure.analysis import connections, database, guards, scans, source, tgen, torctl
 from perfmeasure.analysis.source import Kind
 from perfmeasure.errors import InputError, UsageError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from perfmeasure.analysis.geoip import CountryTable
+    from perfmeasure.analysis.kernel import KernelLog
     from perfmeasure.analysis.remote import RemotePath
     from perfmeasure.analysis.scan import FactsOf
     from perfmeasure.analysis.scans import Prepare
@@ -25,23 +26,25 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
 
-_KNOWN = (Kind.TGEN, Kind.TORCTL)
 _DAY_SECONDS = 86400
 _REASONS_SHOWN = 5
+_SAID = ("absent", "clock_steps", "generators", "tor_versions")  # of the sources, in meta
 
 
 @dataclasses.dataclass
 class _Pair:
-    """The client's two logs of one measurement folder, and what its server answered."""
+    """The client's logs of one measurement folder, the kernel's, and what its server answered."""
 
     tgen: TgenLog | None = None
     tor: TorLog | None = None
+    kernel: KernelLog | None = None
     answered: list[Transfer] = dataclasses.field(default_factory=list)
 
     @property
     def host(self) -> str:
         """The host that the logs name, fit to be a key, or nothing."""
-        host = (self.tgen.host if self.tgen else "") or (self.tor.host if self.tor else "")
+        hosts = (log.host for log in (self.tgen, self.tor, self.kernel) if log and log.host)
+        host = next(hosts, "")
         return re.sub(r"[^A-Za-z0-9._-]", "-", host)
 
 
@@ -148,10 +151,10 @@ class _Work:
         self._geoip = geoip
         self._day = _day(date) if date else None
         logs = source.find(paths)
-        self.known = [log for log in logs if log.kind in _KNOWN]
+        self.known = [log for log in logs if log.kind in source.LOGS]
         if not self.known:
             raise _unknown(paths, logs)
-        self.others = [log for log in logs if log.kind not in _KNOWN]
+        self.others = [log for log in logs if log.kind not in source.LOGS]
         if self._day:
             self.known = _near(self.known, self._day)
         self._places = {id(log): place for place, log in enumerate(logs)}
@@ -222,34 +225,42 @@ def _read(
         pair = pairs.setdefault(root, _Pair())
         if kind is Kind.TGEN:
             _add_tgen(pair, files, side, facts_of)
-        else:
+        elif kind is Kind.TORCTL:
             _add_tor(pair, files, side, facts_of)
+        else:
+            pair.kernel = connections.read_logs(files, facts_of)
     measurements: dict[str, database.Measurement] = {}
     sources: dict[str, Any] = {}
     for pair in pairs.values():
-        if pair.tgen is None and pair.tor is None:
-            continue
-        name = nickname or pair.host or "unknown"
-        found = measurements.setdefault(name, database.Measurement(measurement_ip))
-        said = sources.setdefault(name, {"generators": [], "tor_versions": [], "clock_steps": []})
-        said["clock_steps"] += _clock_steps(pair)
-        if pair.tgen:
-            found.tgen = _merged_tgen(found.tgen, pair.tgen)
-            said["generators"] += [
-                g for g in (pair.tgen.program,) if g not in ("", *said["generators"])
-            ]
-        if pair.tor:
-            found.tor = _merged_tor(found.tor, pair.tor)
-            said["tor_versions"] += [
-                v for v in pair.tor.tor_versions if v not in said["tor_versions"]
-            ]
+        if pair.tgen or pair.tor or pair.kernel:
+            name = nickname or pair.host or "unknown"
+            found = measurements.setdefault(name, database.Measurement(measurement_ip))
+            _add_pair(found, pair, sources.setdefault(name, {what: [] for what in _SAID}))
     # The server may have a folder, or a machine, of its own.
     answered = [transfer for pair in pairs.values() for transfer in pair.answered]
-    for found in measurements.values():
+    for name, found in measurements.items():
+        sources[name]["absent"] = _absent(found.kernel)
         found.link(answered)
         if day:
             found.cut_to(*day)
     return measurements, sources
+
+
+def _add_pair(found: database.Measurement, pair: _Pair, said: dict[str, list[Any]]) -> None:
+    """Add the logs of one folder to its nickname's, and to what is ``said`` about them."""
+    said["clock_steps"] += _clock_steps(pair)
+    if pair.tgen:
+        found.tgen = _merged_tgen(found.tgen, pair.tgen)
+        said["generators"] += [
+            g for g in (pair.tgen.program,) if g not in ("", *said["generators"])
+        ]
+    if pair.tor:
+        found.tor = _merged_tor(found.tor, pair.tor)
+        said["tor_versions"] += [v for v in pair.tor.tor_versions if v not in said["tor_versions"]]
+    if pair.kernel and found.kernel:
+        found.kernel.add(pair.kernel)
+    else:
+        found.kernel = found.kernel or pair.kernel
 
 
 def _clock_steps(pair: _Pair) -> list[dict[str, Any]]:
@@ -260,7 +271,7 @@ def _clock_steps(pair: _Pair) -> list[dict[str, Any]]:
             "seconds": step.seconds,
             "from": "stamps" if step.is_from_stamps else "pairs",
         }
-        for kind, log in (("tgen", pair.tgen), ("torctl", pair.tor))
+        for kind, log in (("tgen", pair.tgen), ("torctl", pair.tor), ("connections", pair.kernel))
         for step in (log.clock_steps if log else ())
     ]
 
@@ -311,6 +322,13 @@ def _merged_tor(first: TorLog | None, second: TorLog) -> TorLog:
     return first
 
 
+def _absent(kernel: KernelLog | None) -> list[dict[str, str]]:
+    """Return what the database lacks of the kernel's facts, and why."""
+    if kernel is None:
+        return [{"what": "connections", "reason": "no kernel/connections.log among the logs"}]
+    return [{"what": "connections", "reason": reason} for reason in kernel.absent]
+
+
 def _input_record(log: Input) -> dict[str, Any]:
     record: dict[str, Any] = {
         "name": log.name,
@@ -321,9 +339,10 @@ def _input_record(log: Input) -> dict[str, Any]:
     if log.kind is Kind.EMPTY:
         return record
     counts = log.counts
+    side = {} if log.kind is Kind.CONNECTIONS else {"side": log.side}
     return {
         **record,
-        "side": log.side,
+        **side,
         "is_in_data": log.side != "server" or log.kind is Kind.TGEN,
         "size_bytes": log.size_bytes,
         "sha256": log.sha256,
@@ -341,9 +360,10 @@ def _input_record(log: Input) -> dict[str, Any]:
 
 def _unknown(paths: Sequence[Path | RemotePath], logs: list[Input]) -> InputError:
     where = ", ".join(str(path) for path in paths)
-    wanted = "logs of TGen (or perfmeasure's generator) or of Tor's control port"
+    wanted = "logs of TGen (or perfmeasure's generator), Tor's control port or the kernel"
     if not logs:
-        return InputError(where, "no file with tgen.log or torctl.log in its name", wanted)
+        names = "tgen.log, torctl.log or connections.log"
+        return InputError(where, f"no file with {names} in its name", wanted)
     seen = "; ".join(f"{log.name} is {log.looks_like}" for log in logs[:_REASONS_SHOWN])
     if len(logs) > _REASONS_SHOWN:
         seen += f"; and {len(logs) - _REASONS_SHOWN} more"

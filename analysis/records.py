@@ -23,6 +23,14 @@ def base_of(name: str) -> str:
     return name.partition("#")[0]
 
 
+def unique(names: Iterable[str]) -> Iterator[str]:
+    """Yield each name, with ``#2`` and so on when it was there before."""
+    counts: dict[str, int] = {}
+    for base in names:
+        counts[base] = counts.get(base, 0) + 1
+        yield base if counts[base] == 1 else f"{base}#{counts[base]}"
+
+
 def natural(name: str) -> tuple[Any, ...]:
     """Return a key that sorts names as their numbers do: ``7``, ``7#2``, ``10``."""
     base, _, again = name.partition("#")
@@ -133,6 +141,26 @@ def summarise(node: dict[str, Any]) -> None:
     if "tor" in node:
         node["tor"]["circuits_summary"] = _circuits_summary(node["tor"]["circuits"])
         node["tor"]["streams_summary"] = _streams_summary(node["tor"]["streams"])
+    if "kernel" in node:
+        node["kernel"]["links"] = _kernel_links(node)
+
+
+def _kernel_links(node: Mapping[str, Any]) -> dict[str, Any]:
+    tor = node.get("tor", {})
+    linked: dict[str, list[str | None]] = {
+        "circuits": [c.get("guard_connection_status") for c in tor.get("circuits", {}).values()],
+        "or_connections": [
+            c.get("connection_status") for c in tor.get("or_connections", {}).values()
+        ],
+        "transfers": [
+            transfer["links"].get("connection_status")
+            for transfer in node.get("tgen", {}).get("transfers", {}).values()
+        ],
+    }
+    return {
+        what: summaries.count_statuses(Link(status) for status in statuses if status)
+        for what, statuses in linked.items()
+    }
 
 
 def transfers_summary(records: Records) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The scan of one log: its facts, and what became of its lines. It needs no other log.
 
 The analysis has two stages. A scan turns a log into facts, which are few; the assembly (`tgen`,
-`torctl`) takes the facts of one program's logs in the order of time. So scans may run anywhere, in
-any order, and be kept (docs/adr/0007).
+`torctl`, `connections`) takes the facts of one program's logs in the order of time. So scans may
+run anywhere, in any order, and be kept (docs/adr/0007).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from perfmeasure.analysis import factfile
+from perfmeasure.analysis.connectionscan import ConnectionScan
 from perfmeasure.analysis.source import Counts, Input, Kind
 from perfmeasure.analysis.tgenscan import TgenScan
 from perfmeasure.analysis.torctlscan import TorctlScan
@@ -42,7 +43,13 @@ def facts(log: Input, *, is_whole: bool) -> Iterator[list[Fact]]:
     log.counts = Counts()
     # What cannot be read twice is read whole at once.
     is_whole = is_whole or log.path is None
-    scan = TgenScan(is_whole=is_whole) if log.kind is Kind.TGEN else TorctlScan()
+    scan: TgenScan | TorctlScan | ConnectionScan
+    if log.kind is Kind.TGEN:
+        scan = TgenScan(is_whole=is_whole)
+    elif log.kind is Kind.TORCTL:
+        scan = TorctlScan()
+    else:
+        scan = ConnectionScan()
     for first, lines in log.batches():
         yield scan.batch(first, lines, log.counts)
     yield scan.end()

@@ -13,9 +13,12 @@ import bisect
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from perfmeasure.analysis.claims import settle
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from perfmeasure.analysis.claims import Claim
     from perfmeasure.analysis.transfers import Transfer
 
 SLACK_SECONDS = 1.0
@@ -55,9 +58,6 @@ class ServerMatch:
         }
 
 
-_UNMATCHED = ServerMatch("unmatched")
-
-
 def match(transfers: Sequence[Transfer], answered: Iterable[Transfer]) -> list[ServerMatch]:
     """Return the match of each transfer, in their order."""
     by_name: dict[tuple[object, ...], list[Transfer]] = {}
@@ -77,25 +77,14 @@ def match(transfers: Sequence[Transfer], answered: Iterable[Transfer]) -> list[S
         last = bisect.bisect_right(entries, transfer.end + slack_seconds, key=lambda e: e.start)
         return [entry for entry in entries[first:last] if entry.end >= earliest]
 
-    candidates = [near(transfer, 0.0) for transfer in transfers]
-    taken = {id(entry) for found in candidates for entry in found}
-    for index, transfer in enumerate(transfers):
-        if not candidates[index]:
-            candidates[index] = [e for e in near(transfer, SLACK_SECONDS) if id(e) not in taken]
-    claims: dict[int, int] = {}
-    for found in candidates:
-        for entry in found:
-            claims[id(entry)] = claims.get(id(entry), 0) + 1
-    return [_match(found, claims) for found in candidates]
+    return [_match(claim) for claim in settle(transfers, near, SLACK_SECONDS)]
 
 
 def _name(transfer: Transfer) -> tuple[object, ...]:
     return (*transfer.call_sign, transfer.record["filesize_bytes"])
 
 
-def _match(found: list[Transfer], claims: dict[int, int]) -> ServerMatch:
-    if not found:
-        return _UNMATCHED
-    if len(found) == 1 and claims[id(found[0])] == 1:
-        return ServerMatch("linked", found[0])
-    return ServerMatch("ambiguous", candidates=len(found))
+def _match(claim: Claim[Transfer]) -> ServerMatch:
+    if claim.status == "linked":
+        return ServerMatch(claim.status, claim.candidates[0])
+    return ServerMatch(claim.status, candidates=len(claim.candidates))

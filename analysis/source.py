@@ -35,7 +35,7 @@ _EXAMPLES = 5
 
 # Folders of a measurement that hold no logs, or logs of others.
 _FOLDERS_PASSED_OVER = frozenset({"docroot", "htdocs", "private", "testnet", "packets"})
-_LOG_NAME = re.compile(r".*(?:tgen|torctl)\.log.*")
+_LOG_NAME = re.compile(r".*(?:tgen|torctl|connections)\.log.*")
 _COMPRESSED = re.compile(r"(.+)\.(?:gz|xz|zst)\Z")
 _SIDE_NAME = re.compile(r"(?:tgen|tor)-(client|server)")
 
@@ -48,7 +48,12 @@ which begin in the year 2000.
 """
 _TGEN_LINE = re.compile(_STAMP + rb"\[(?:message|info|debug|warning|error|critical)\] \[")
 _TORCTL_LINE = re.compile(
-    _STAMP + rb"(?:650[ +-]|Starting torctl |NOTICE BOOTSTRAP |\[(?:WARNING|GAP|LOST|CLOCK)\] )"
+    _STAMP
+    + rb"(?:650[ +-]|Starting torctl |NOTICE BOOTSTRAP |\[(?:WARNING|GAP|LOST|CLOCK|RELAY)\] )"
+)
+_CONNECTIONS_LINE = re.compile(
+    rb'\{"record":"(?:connection|clock|lost|absent|stop|start(?=".{1,60}"perfmeasure-connections"))",'
+    rb'"unix_ts":(\d{9,10}\.\d{1,9})[,}]'
 )
 _TOR_OWN_LINE = re.compile(rb"[A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d\.\d{3} \[")
 
@@ -65,8 +70,18 @@ class Kind(enum.StrEnum):
 
     TGEN = "tgen"
     TORCTL = "torctl"
+    CONNECTIONS = "connections"
     EMPTY = "empty"
     UNKNOWN = "unknown"
+
+
+_FIRST_LINES = {
+    Kind.TGEN: _TGEN_LINE,
+    Kind.TORCTL: _TORCTL_LINE,
+    Kind.CONNECTIONS: _CONNECTIONS_LINE,
+}
+LOGS = frozenset(_FIRST_LINES)
+"""The kinds that the analysis can use."""
 
 
 @dataclasses.dataclass
@@ -210,14 +225,11 @@ class Input:
         head = next(plain_blocks(iter([stored]), lambda _: None), b"")[:_HEAD_BYTES]
         lines = head.split(b"\n")
         for line in lines:
-            if _TGEN_LINE.match(line):
-                self.kind = Kind.TGEN
-            elif _TORCTL_LINE.match(line):
-                self.kind = Kind.TORCTL
-            else:
-                continue
-            self.first_unix_ts = self.last_unix_ts = float(line.split(b" ", 3)[2])
-            return
+            for kind, pattern in _FIRST_LINES.items():
+                if stamp := pattern.match(line):
+                    self.kind = kind
+                    self.first_unix_ts = self.last_unix_ts = float(stamp[1])
+                    return
         self.kind = Kind.UNKNOWN if stored else Kind.EMPTY
         self.looks_like = _looks_like(stored, head)
 
@@ -277,8 +289,9 @@ def _looks_like(stored: bytes, head: bytes) -> str:
 def find(paths: Iterable[Path | RemotePath]) -> list[Input]:
     """Return the logs in ``paths`` (files, folders, ``-`` for standard input), recognised.
 
-    A folder is walked for names that contain ``tgen.log`` or ``torctl.log``. The order is by time
-    of the first line, then by name and place, whatever the order of the arguments.
+    A folder is walked for names that contain ``tgen.log``, ``torctl.log`` or ``connections.log``.
+    The order is by time of the first line, then by name and place, whatever the order of the
+    arguments.
 
     Raises:
         InputError: a path does not exist or cannot be read.
@@ -367,6 +380,7 @@ def _side_of(name: str) -> str:
 def _root_of(folder: PurePath) -> PurePath:
     """Return the measurement's folder: above the roles' folders and the archive."""
     for parent in (folder, *folder.parents):
-        if "log_archive" not in parent.parts and not _SIDE_NAME.search(parent.name):
+        is_a_role = _SIDE_NAME.search(parent.name) or folder == parent.parent / "kernel"
+        if "log_archive" not in parent.parts and not is_a_role:
             return parent
     return folder

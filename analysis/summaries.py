@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from perfmeasure.analysis.claims import Claim
     from perfmeasure.analysis.join import Link
+    from perfmeasure.analysis.kernel import KernelConnection
     from perfmeasure.analysis.servers import ServerMatch
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import Transfer
@@ -46,7 +48,9 @@ def transfers_summary(transfers: Iterable[Transfer], links: Iterable[Link]) -> d
     }
 
 
-def count_statuses(links: Iterable[Link | ServerMatch]) -> dict[str, int]:
+def count_statuses(
+    links: Iterable[Link | ServerMatch | Claim[KernelConnection]],
+) -> dict[str, int]:
     """Return how many came out ``linked``, ``ambiguous`` and ``unmatched``."""
     counts = {"linked": 0, "ambiguous": 0, "unmatched": 0}
     for link in links:

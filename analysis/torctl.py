@@ -21,6 +21,7 @@ from perfmeasure.analysis.events import (
     GuardEvent,
     ReaderGap,
     ReaderStarted,
+    RelayNote,
     RelayStatus,
     StreamEvent,
 )
@@ -70,6 +71,7 @@ class TorctlAssembly:
             ConnectionEvent: self._connection,
             ReaderStarted: self._reader_started,
             ReaderGap: self._reader_gap,
+            RelayNote: self._relay,
             ClockPair: self._clock_pair,
             WentBack: self._went_back,
         }
@@ -96,6 +98,11 @@ class TorctlAssembly:
         elif gaps and gaps[-1].end is None:
             gaps[-1] = gaps[-1]._replace(end=ts)
         self._is_tor_in_doubt = True
+
+    def _relay(self, _ts: float, fact: RelayNote) -> None:
+        known = self.log.relays.setdefault(fact.fingerprint, set())
+        known.update(torlog.address_of(endpoint) for endpoint in fact.endpoints)
+        self._guards.note(fact)
 
     def _clock_pair(self, _ts: float, fact: ClockPair) -> None:
         self._clock_was_set(self._clock.take(fact))

@@ -37,6 +37,15 @@ _SKIPPED_EVENTS = frozenset(
 _Reader = Callable[[str], Any]  # of an event's values; gives its NamedTuple
 
 
+_NOTES: dict[str, Callable[[str], NamedTuple]] = {
+    "Starting torctl program on host ": events.reader_started,
+    "[GAP] ": events.reader_gap,
+    "[LOST] ": events.reader_gap,
+    "[CLOCK] ": lambda text: clocksteps.pair(text[8:]),
+    "[RELAY] ": events.relay_note,
+}
+
+
 class TorctlScan:
     """The scan of one log: `batch` for its lines in their order, then `end`."""
 
@@ -172,11 +181,9 @@ class TorctlScan:
             raise RejectedError("two events on one line")
         if text.startswith("Starting torctl program on host "):
             self._has_crlf = False
-            return ts, events.reader_started(text)
-        if text.startswith(("[GAP] ", "[LOST] ")):
-            return ts, events.reader_gap(text)
-        if text.startswith("[CLOCK] "):
-            return ts, clocksteps.pair(text[8:])
+        for start, reader in _NOTES.items():
+            if text.startswith(start):
+                return ts, reader(text)
         if text.startswith(("NOTICE BOOTSTRAP ", "[WARNING] ")):
             return ts, None
         if _EVENT.match(text):

@@ -19,6 +19,13 @@ HOP = re.compile(r"\$([0-9A-F]{40})(?:[~=](\w{1,19}))?\Z", re.IGNORECASE | re.AS
 """A relay in a path: group 1 is its fingerprint, 2 its nickname."""
 
 
+def address_of(endpoint: str) -> tuple[str, int]:
+    """Return the address and the port, 0 if there is none, of ``ADDRESS:PORT``."""
+    address, _, port = endpoint.rpartition(":")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+    return address.strip("[]"), number
+
+
 def _shifted(ts: float | None, seconds: float) -> float | None:
     return None if ts is None else ts + seconds
 
@@ -108,8 +115,7 @@ class Stream:
     @property
     def source_port(self) -> int:
         """The port of the program that asked for it, 0 if unknown."""
-        port = self.source.rpartition(":")[2]
-        return int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+        return address_of(self.source)[1]
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -153,7 +159,8 @@ class Gap(NamedTuple):
 class TorLog:
     """What the logs of one tor's control port say. Lists are in order of first mention.
 
-    ``bytes_read`` and ``bytes_written`` are by Unix second; ``gaps`` are in order of time.
+    ``bytes_read`` and ``bytes_written`` are by Unix second; ``gaps`` are in order of time;
+    ``relays`` are the addresses and ports that each relay, by fingerprint, has had.
     """
 
     host: str = ""
@@ -165,6 +172,7 @@ class TorLog:
     bytes_read: dict[int, int] = dataclasses.field(default_factory=dict)
     bytes_written: dict[int, int] = dataclasses.field(default_factory=dict)
     gaps: list[Gap] = dataclasses.field(default_factory=list)
+    relays: dict[str, set[tuple[str, int]]] = dataclasses.field(default_factory=dict)
     clock_steps: list[ClockStep] = dataclasses.field(default_factory=list)
 
 

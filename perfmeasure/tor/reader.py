@@ -3,8 +3,8 @@
 It never gives up: when tor goes away it marks the gap in the log, waits, and goes on with the next
 tor on the same port. The log's lines that are ours: ``Starting torctl program …`` and ``NOTICE
 BOOTSTRAP …`` after each connection, ``[WARNING] event X …`` for an event that tor refuses,
-``[GAP] …`` when the connection was lost and when it is back, and ``[CLOCK] …`` (see
-`perfmeasure.clock`).
+``[GAP] …`` when the connection was lost and when it is back, ``[CLOCK] …`` (see
+`perfmeasure.clock`), and ``[RELAY] …`` (see `perfmeasure.tor.relays`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from perfmeasure.errors import ControlError, UsageError
 from perfmeasure.logfile import DAY_SECONDS
 from perfmeasure.tor.control import ControlAddress, ControlConnection
 from perfmeasure.tor.eventlog import BATCH_SECONDS, EventLog
+from perfmeasure.tor.relays import Relays
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from perfmeasure.tor.control import Arrival
 
 DEFAULT_EVENTS = (
     "CIRC", "CIRC_MINOR", "STREAM", "BW", "BUILDTIMEOUT_SET", "GUARD", "HS_DESC", "ORCONN",
@@ -97,6 +100,7 @@ class Reader:
         self._report = report
         self._stop = stop
         self._watch = ClockWatch()
+        self._relays = Relays(log.note)
         self._next_tick = 0.0
         self._lost_at: float | None = None
         """Monotonic time at which the connection was lost, during a gap."""
@@ -133,7 +137,7 @@ class Reader:
 
     def _connect(self) -> ControlConnection:
         connection = ControlConnection.connect(
-            self._config.address, on_events=self._log.add, interrupt_fd=self._stop.fd
+            self._config.address, on_events=self._take, interrupt_fd=self._stop.fd
         )
         try:
             connection.authenticate(self._config.cookie, self._config.password)
@@ -159,9 +163,10 @@ class Reader:
                 if arrival is None:
                     log.flush()
                 else:
-                    log.add(arrival)
+                    self._take(arrival)
                 if (now := time.monotonic()) >= self._next_tick:
                     self._tick(now)
+                    self._relays.ask(connection)
             self._drain(connection)
         except ControlError as error:
             self._lost_at = time.monotonic()
@@ -169,6 +174,10 @@ class Reader:
             rest = f"; {unfinished} bytes of an unfinished message dropped" if unfinished else ""
             log.note(f"[GAP] control connection lost: {error.got}{rest}")
             raise
+
+    def _take(self, arrival: Arrival) -> None:
+        self._log.add(arrival)
+        self._relays.see(arrival.messages)
 
     def _begin(self, connection: ControlConnection) -> None:
         """Write what belongs before the events of a connection, and subscribe."""
@@ -187,6 +196,7 @@ class Reader:
             self._log.note(info["status/bootstrap-phase"])
         self._tick(time.monotonic())
         self._subscribe(connection)
+        self._relays.begin(connection)
 
     def _subscribe(self, connection: ControlConnection) -> None:
         """Ask for one event more at a time: tor refuses a whole list for one unknown name."""

@@ -85,11 +85,6 @@ def test_a_database_cut_short(tmp_path: Path) -> None:
         database.load(tmp_path / "nothing")
 
 
-def test_an_id_that_comes_again_is_numbered() -> None:
-    names = list(database._unique(["7", "8", "7", "7", "9", "8"]))
-    assert names == ["7", "8", "7#2", "7#3", "9", "8#2"]
-
-
 def test_a_measurement_without_logs_has_no_parts() -> None:
     measurement = database.Measurement("192.0.2.1")
     measurement.link()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmeasure.analysis import events, factfile, scan, source, sql, tgenscan
+from perfmeasure.analysis import connectionscan, events, factfile, scan, source, sql, tgenscan
 from perfmeasure.analysis.clocksteps import ClockPair
 from perfmeasure.analysis.source import Fact, Kind
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOGS = (
+    "kernel-run/kernel/connections.log.xz",
     "onionperf-run/tgen-client.onionperf.tgen.log.xz",
     "onionperf-run/tor-client.onionperf.torctl.log.xz",
     "old-tgen/2019.tgen.log",
@@ -55,6 +56,20 @@ torctl_facts = st.one_of(
     ),
     st.builds(events.Bandwidth, st.lists(numbers), st.lists(numbers), st.lists(numbers)),
     st.builds(events.BuildTimeoutEvent, texts, numbers, seconds),
+    st.builds(events.RelayNote, texts, st.lists(texts)),
+)  # fmt: skip
+counts = st.dictionaries(texts, numbers)
+connection_facts = st.one_of(
+    st.builds(
+        connectionscan.ConnectionSeen,
+        numbers, numbers, texts, numbers, texts, numbers, numbers, texts, st.booleans(), texts,
+        texts, counts, counts,
+    ),
+    st.builds(
+        connectionscan.CollectorStarted, texts, texts, texts, texts, texts, texts, seconds
+    ),
+    st.builds(connectionscan.CollectorLost, texts, numbers),
+    st.builds(connectionscan.CollectorAbsent, texts),
 )  # fmt: skip
 
 
@@ -63,6 +78,9 @@ torctl_facts = st.one_of(
     st.one_of(
         st.tuples(st.just(Kind.TGEN), st.lists(st.tuples(numbers, seconds, tgen_facts))),
         st.tuples(st.just(Kind.TORCTL), st.lists(st.tuples(numbers, seconds, torctl_facts))),
+        st.tuples(
+            st.just(Kind.CONNECTIONS), st.lists(st.tuples(numbers, seconds, connection_facts))
+        ),
     )
 )
 def test_any_fact_comes_back(

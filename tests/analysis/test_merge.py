@@ -47,6 +47,42 @@ def test_the_order_does_not_matter_and_nothing_is_lost(
     assert records_of(merged).keys() == set().union(*map(records_of, inputs))
 
 
+def test_connections_of_the_kernel_are_merged_and_references_follow(fixtures: Path) -> None:
+    document = pipeline.analyze([fixtures / "kernel-run"], nickname="n")
+    later = copy.deepcopy(document)
+    node = later["data"]["n"]
+    for part in (node["kernel"]["connections"], node["tgen"]["transfers"], node["tor"]["circuits"]):
+        for record in part.values():
+            record["unix_ts_start"] += 3600
+    merged = merge.merge([later, document])
+    assert list(validation.errors(merged, "db")) == []
+    both = merged["data"]["n"]
+    assert len(both["kernel"]["connections"]) == 2 * len(node["kernel"]["connections"])
+    assert both["kernel"]["accounting"] == node["kernel"]["accounting"]
+    assert both["kernel"]["links"]["transfers"] == {"linked": 20, "ambiguous": 0, "unmatched": 0}
+    for name, transfer in node["tgen"]["transfers"].items():
+        again = both["tgen"]["transfers"][f"{name}#2"]
+        connection = both["kernel"]["connections"][again["links"]["connection"]]
+        was = node["kernel"]["connections"][transfer["links"]["connection"]]
+        assert connection["unix_ts_start"] == was["unix_ts_start"]
+        peer = both["kernel"]["connections"][connection["peer"]]
+        assert (peer["pid"], peer["remote_port"]) != (connection["pid"], was["remote_port"])
+        assert again["links"]["connection"].endswith("#2")
+        assert [guard["connection"] for guard in again["kernel"]["guards"]] == [
+            f"{guard['connection']}#2" for guard in transfer["kernel"]["guards"]
+        ]
+        assert both["tor"]["circuits"][again["links"]["circuit"]]["guard_connection"].endswith("#2")
+
+
+def test_steps_of_the_clock_survive(fixtures: Path) -> None:
+    document = pipeline.analyze([fixtures / "kernel-run"], nickname="n")
+    other = copy.deepcopy(document)
+    step = {"kind": "connections", "unix_ts": 1795305600.0, "seconds": 2.0}
+    other["meta"]["sources"]["n"]["clock_steps"] = [step]
+    sources = merge.merge([document, other])["meta"]["sources"]["n"]
+    assert sources["clock_steps"] == [step]
+
+
 @given(ANY)
 def test_the_same_twice_is_the_same(document: dict[str, Any]) -> None:
     assert merge.merge([document, copy.deepcopy(document)]) == document
@@ -124,3 +160,14 @@ def test_days_cut_apart_and_merged_are_the_whole(fixtures: Path) -> None:
     assert merged["tgen"]["transfers"] == node["tgen"]["transfers"]
     for field in ("bandwidth_summary", "circuits", "gaps", "guards", "or_connections", "streams"):
         assert merged["tor"][field] == node["tor"][field]
+
+
+def test_connections_of_the_kernel_cut_apart_and_merged_are_the_whole(fixtures: Path) -> None:
+    document = pipeline.analyze([fixtures / "kernel-run"], nickname="n")
+    node = document["data"]["n"]
+    for index, name in enumerate(sorted(node["kernel"]["connections"])):
+        if index % 2:
+            node["kernel"]["connections"][name]["unix_ts_end"] += 86400
+    days = [period.cut(document, None, "2026-11-22"), period.cut(document, "2026-11-23", None)]
+    assert all(day["data"]["n"]["kernel"]["connections"] for day in days)
+    assert merge.merge(days)["data"]["n"]["kernel"] == node["kernel"]

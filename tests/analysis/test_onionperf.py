@@ -384,6 +384,17 @@ def test_what_a_filter_of_circuits_took_out(fixtures: Path, tmp_path: Path) -> N
         assert counts == {12 if version in {"3.1", "4.0"} else 10}, version
 
 
+def test_the_kernel_s_connections_are_left_out_and_counted(fixtures: Path) -> None:
+    document = pipeline.analyze([fixtures / "kernel-run"], nickname="n")
+    for version in onionperf.VERSIONS:
+        losses: Counter[str] = Counter()
+        written = onionperf.written(document, version, losses)
+        assert list(validation.errors(written, "db")) == []
+        assert losses["connections of the kernel"] == len(
+            document["data"]["n"]["kernel"]["connections"]
+        )
+
+
 def test_a_relay_without_a_time_is_not_given_one(fixtures: Path) -> None:
     document = pipeline.analyze([fixtures / "onionperf-run"], nickname="n")
     document["data"]["n"]["tor"]["circuits"]["16"]["path"][1:2] = [["$" + "A" * 40]]

@@ -13,18 +13,19 @@ DAY = 1795305600  # 2026-11-22 00:00:00 UTC
 
 @pytest.fixture
 def document(fixtures: Path) -> dict[str, Any]:
-    return pipeline.analyze([fixtures / "onionperf-run"], nickname="n")
+    return pipeline.analyze([fixtures / "kernel-run"], nickname="n")
 
 
 def test_a_day_is_what_analyze_finds_for_it(fixtures: Path, document: dict[str, Any]) -> None:
     cut = period.cut(document, "2026-11-22", "2026-11-22")
     assert list(validation.errors(cut, "db")) == []
     assert cut["meta"]["period"] == {"from": "2026-11-22", "to": "2026-11-22"}
-    analysed = pipeline.analyze([fixtures / "onionperf-run"], nickname="n", date="2026-11-22")
+    analysed = pipeline.analyze([fixtures / "kernel-run"], nickname="n", date="2026-11-22")
     node, expected = cut["data"]["n"], analysed["data"]["n"]
     assert node["tgen"]["transfers"] == expected["tgen"]["transfers"]
     for field in ("bandwidth_summary", "circuits", "gaps", "guards", "or_connections", "streams"):
         assert node["tor"][field] == expected["tor"][field]
+    assert node["kernel"] == expected["kernel"]
 
 
 @pytest.mark.parametrize(("first", "last"), [("2026-11-23", None), (None, "2026-11-21")])
@@ -35,6 +36,11 @@ def test_other_days_have_nothing(
     assert node["tgen"]["transfers"] == node["tor"]["streams"] == {}
     assert node["tor"]["bandwidth_summary"] == {"bytes_read": {}, "bytes_written": {}}
     assert node["tor"]["streams_summary"] == {"lifetimes": {}}
+    assert node["kernel"]["accounting"] == []
+    open_ones = node["tor"]["or_connections"].values()  # as far as is known, they go on
+    linked = {connection["connection"] for connection in open_ones}
+    kept = node["kernel"]["connections"]
+    assert kept.keys() == linked | {kept[name]["peer"] for name in linked}
 
 
 def test_what_crosses_midnight_is_whole_on_the_day_it_ended(document: dict[str, Any]) -> None:

@@ -3,8 +3,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perfmeasure.analysis import source, tgen
+from perfmeasure.analysis.kernel import Collector, Ends, KernelConnection
 from perfmeasure.analysis.phases import phases
 from perfmeasure.analysis.torlog import Stream
 from perfmeasure.analysis.transfers import Transfer
@@ -97,11 +100,97 @@ def test_without_a_proxy() -> None:
     assert found["command"] == 0.5
 
 
-def test_a_step_that_was_not_timed_leaves_its_time_to_the_phase_before() -> None:
+def test_the_time_beside_a_step_that_was_not_timed_is_nobody_s() -> None:
     steps = {key: value for key, value in STEPS.items() if key != "proxy_response"}
     found = phases(transfer(steps), None)
-    assert found["attach"] == 0.49
-    assert "command" not in found
+    assert found["rest"] == 0.49
+    assert not {"attach", "command"} & set(found)
+    assert sum(found.values()) == pytest.approx(2.5)
+
+
+def connected(**stamps: float) -> KernelConnection:
+    """A connection with stamps in seconds from the start of the transfer."""
+    at = {name: ns_of(seconds) for name, seconds in stamps.items()}
+    return KernelConnection(
+        Collector(None, 1000.0, 1000.0), 1, 1, Ends("127.0.0.1", 5000, "127.0.0.1", 9050), 4,
+        "active", 1000.0, 1003.0, stamps=at, start_ts=1000 + stamps.get("connect", 0.0),
+    )  # fmt: skip
+
+
+def ns_of(seconds: float) -> int:
+    return CREATED_US * 1000 + round(seconds * 1e9)
+
+
+CREATED_US = 77_000_000
+
+
+def timed(elapsed: dict[str, float]) -> Transfer:
+    """A transfer that tells when it began by the monotonic clock."""
+    one = transfer(elapsed)
+    one.record["time_info"] = {"created-ts": str(CREATED_US)}
+    return one
+
+
+WIRE = {"connect": 0.0015, "established": 0.009, "first_sent": 0.0151, "first_received": 0.0159}
+
+
+def test_the_kernel_s_stamps_divide_connecting_and_the_handshake() -> None:
+    found = phases(timed(STEPS), None, connected(**WIRE, last_sent=2.0, closed=2.4))
+    assert found == {
+        "socket": 0.0015,
+        "connect": 0.0075,
+        "greeting": 0.0061,
+        "choice": 0.0008,
+        "request": 0.0041,
+        "attach": 0.48,
+        "command": 0.01,
+        "response": 0.09,
+        "first_byte": 0.01,
+        "payload": 1.39,
+        "checksum": 0.01,
+        "finish": 0.49,
+    }
+
+
+@pytest.mark.parametrize("lost", ["first_sent", "first_received"])
+def test_a_stamp_of_the_kernel_that_is_lost_leaves_the_handshake_whole(lost: str) -> None:
+    wire = {name: at for name, at in WIRE.items() if name != lost}
+    found = phases(timed(STEPS), None, connected(**wire))
+    assert found["socks"] == 0.011
+    assert not {"greeting", "choice", "request", "rest"} & set(found)
+
+
+def test_a_proxy_that_refuses() -> None:
+    refused = connected(connect=0.002, closed=0.003)
+    found = phases(timed({"socket_create": 0.001}), None, refused)
+    assert found == {"socket": 0.002, "connect": 2.498}
+
+
+@pytest.mark.parametrize("seconds", [-2.0, 2.0])
+def test_stamps_of_another_machine_s_clock_are_left_out(seconds: float) -> None:
+    other = connected(**{name: at + seconds for name, at in WIRE.items()})
+    other.start_ts = 1000.0015  # by UTC it fits
+    assert phases(timed(STEPS), None, other) == phases(timed(STEPS), None)
+
+
+def test_without_a_monotonic_start_the_kernel_s_stamps_are_left_out() -> None:
+    assert phases(transfer(STEPS), None, connected(**WIRE)) == phases(transfer(STEPS), None)
+
+
+micros = st.integers(0, 2_600_000).map(lambda us: us / 1e6)
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(STEPS)), micros),
+    st.dictionaries(st.sampled_from(sorted(WIRE)), micros),
+    st.lists(st.tuples(st.sampled_from(("SENTCONNECT", "SUCCEEDED")), micros), max_size=3),
+)
+def test_whatever_is_stamped_they_add_up(
+    elapsed: dict[str, float], wire: dict[str, float], events: list[tuple[str, float]]
+) -> None:
+    found = phases(timed(elapsed), stream(*events), connected(**wire))
+    assert round(sum(found.values()) * 1e6) == 2_500_000
+    assert min(found.values()) >= 0
 
 
 def test_what_has_not_ended_has_no_phases() -> None:

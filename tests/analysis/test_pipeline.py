@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from perfmeasure import jsonio
 from perfmeasure.analysis import pipeline, validation
 from perfmeasure.errors import ExitStatus, InputError, UsageError
+from tests.analysis import kernel_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,9 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-@pytest.mark.parametrize("name", ["onionperf-run", "tgen/client-transfer-cut.tgen.log", "torctl"])
+@pytest.mark.parametrize(
+    "name", ["onionperf-run", "tgen/client-transfer-cut.tgen.log", "torctl", "kernel-run"]
+)
 def test_golden(fixtures: Path, name: str, golden: Callable[[str, str], None]) -> None:
     document = pipeline.analyze([fixtures / name], measurement_ip=ADDRESS)
     node_of(document)
@@ -66,6 +69,57 @@ def test_every_transfer_of_a_real_run_is_linked_to_its_circuit(fixtures: Path) -
         assert len(links["guard"]) == 40
         assert list(transfer["phases"])[2:4] == ["circuit", "stream"]
     assert len(transfers) == 12
+
+
+def test_every_transfer_of_a_real_run_says_where_its_time_went(fixtures: Path) -> None:
+    node = node_of(pipeline.analyze([fixtures / "kernel-run"]))
+    connections = node["kernel"]["connections"]
+    shares = []
+    for transfer in node["tgen"]["transfers"].values():
+        lasted = transfer["unix_ts_end"] - transfer["unix_ts_start"]
+        assert sum(transfer["phases"].values()) == pytest.approx(lasted, abs=1e-6)
+        assert list(transfer["phases"])[:7] == [
+            "socket", "connect", "greeting", "choice", "request", "circuit", "stream",
+        ]  # fmt: skip
+        shares.append(transfer["phases"].get("rest", 0.0) / lasted)
+        links = transfer["links"]
+        local = connections[links["connection"]]
+        assert transfer["endpoint_local"].endswith(f"127.0.0.1:{local['local_port']}")
+        tor = connections[local["peer"]]
+        assert (local["command"], tor["command"], tor["side"]) == ("python", "tor", "passive")
+        circuit = node["tor"]["circuits"][links["circuit"]]
+        guard = connections[circuit["guard_connection"]]
+        assert (guard["pid"], guard["side"]) == (tor["pid"], "active")
+        assert transfer["kernel"]["guards"][0]["connection"] == circuit["guard_connection"]
+        # With conflux, it came over several guards.
+        received = sum(share["received_bytes"] for share in transfer["kernel"]["guards"])
+        assert received > transfer["total_bytes_read"]
+    assert sorted(shares)[len(shares) // 2] <= 0.05
+    assert node["kernel"]["links"] == {
+        "circuits": {"linked": 18, "ambiguous": 0, "unmatched": 0},
+        "or_connections": {"linked": 5, "ambiguous": 0, "unmatched": 0},
+        "transfers": {"linked": 10, "ambiguous": 0, "unmatched": 0},
+    }
+
+
+def test_what_the_kernel_did_not_see_is_said(fixtures: Path, tmp_path: Path) -> None:
+    logs = [fixtures / "kernel-run/tgen-client", fixtures / "kernel-run/tor-client"]
+    without = pipeline.analyze(logs)
+    [reason] = without["meta"]["sources"]["vm"]["absent"]
+    assert reason == {"what": "connections", "reason": "no kernel/connections.log among the logs"}
+    assert "kernel" not in node_of(without)
+    log = tmp_path / "connections.log"
+    log.write_text(kernel_lines.line("absent", 1, reason="--flows off"))
+    said = pipeline.analyze([*logs, log], nickname="vm")
+    [reason] = said["meta"]["sources"]["vm"]["absent"]
+    assert reason == {"what": "connections", "reason": "--flows off"}
+    assert "kernel" not in node_of(said)
+
+
+def test_connections_alone_are_a_database(fixtures: Path) -> None:
+    node = node_of(pipeline.analyze([fixtures / "kernel-run/kernel"]))
+    assert len(node["kernel"]["connections"]) == 36
+    assert "tgen" not in node
 
 
 def measurement(top: Path, lines: type[Lines]) -> Path:
@@ -272,7 +326,7 @@ def test_what_the_caller_says_is_in_the_database(fixtures: Path) -> None:
 
 
 def test_nothing_that_is_known(tmp_path: Path, fixtures: Path) -> None:
-    with pytest.raises(InputError, match=r"no file with tgen\.log or torctl\.log") as caught:
+    with pytest.raises(InputError, match=r"no file with tgen\.log, torctl\.log or conn") as caught:
         pipeline.analyze([tmp_path])
     assert caught.value.exit_status is ExitStatus.UNUSABLE_INPUT
     with pytest.raises(InputError, match=r"expected\.onionperf-3\.1\.json is a JSON document"):

@@ -51,3 +51,8 @@ def test_last_seen_of_what_has_not_ended() -> None:
     transfer = {"unix_ts_start": 10.0, "elapsed_seconds": {"command": 1, "payload": {"0.0": 3.0}}}
     assert records.last_seen(transfer) == 13.0
     assert records.last_seen({"unix_ts_start": 10.0, "elapsed_seconds": []}) == 10.0
+
+
+def test_an_id_that_comes_again_is_numbered() -> None:
+    names = list(records.unique(["7", "8", "7", "7", "9", "8"]))
+    assert names == ["7", "8", "7#2", "7#3", "9", "8#2"]

@@ -13,6 +13,7 @@ import pytest
 from perfmeasure.analysis import compression, source
 from perfmeasure.analysis.source import Kind
 from perfmeasure.errors import InputError
+from tests.analysis import kernel_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ def all_lines(log: Input) -> list[bytes]:
         ("onionperf-run/tor-client.onionperf.torctl.log.xz", Kind.TORCTL),
         ("tgen/client-upstream-web.tgen.log", Kind.TGEN),
         ("torctl/sample_400lines.torctl.log", Kind.TORCTL),
+        ("kernel-run/kernel/connections.log.xz", Kind.CONNECTIONS),
         ("tgen/client-upstream-web.onionperf-3.1.json", Kind.UNKNOWN),
     ],
 )
@@ -45,6 +47,7 @@ def test_a_log_is_recognised_by_what_is_in_it(fixtures: Path, name: str, kind: K
     ("content", "words"),
     [
         (b'{"type": "onionperf"}', "JSON"),
+        (b'{"record":"start","unix_ts":1795305600.0,"program":"another"}', "JSON"),
         (b"\x7fELF\0\0", "program"),
         (b"\0\1\2", "binary"),
         (b"<html>", "HTML"),
@@ -167,6 +170,10 @@ def make_tree(top: Path, lines: type[Lines]) -> Path:
         "tgen-client/tgen.graphml.xml": "<graphml/>",
         "tgen-server/perfmeasure.tgen.log": tgen,
         "tor-client/perfmeasure.torctl.log": torctl,
+        "kernel/connections.log": kernel_lines.clock(10),
+        "log_archive/2026-11-21/kernel/perfmeasure_2026-11-21_23:59:59.connections.log": (
+            kernel_lines.start(-9)
+        ),
         "tor-client/perfmeasure.tor.log": "Nov 22 00:57:19.000 [notice] Tor",
         "tor-client/data/state": "",
         "tor-client/data/lock": "",
@@ -195,13 +202,19 @@ def test_a_measurement_is_found_whatever_folder_of_it_is_given(
             "client",
             Kind.TGEN,
         ),
+        (
+            "log_archive/2026-11-21/kernel/perfmeasure_2026-11-21_23:59:59.connections.log",
+            "",
+            Kind.CONNECTIONS,
+        ),
+        ("kernel/connections.log", "", Kind.CONNECTIONS),
         ("tgen-client/perfmeasure.tgen.log", "client", Kind.TGEN),
         ("tgen-server/perfmeasure.tgen.log", "server", Kind.TGEN),
         ("tor-client/perfmeasure.torctl.log", "client", Kind.TORCTL),
     ]
     assert {log.root for log in logs} == {str(top)}
     folders = [top / "tor-client", top / "log_archive" / "2026-11-21", top / "tgen-client"]
-    again = source.find([*folders, top / "tgen-server"])
+    again = source.find([*folders, top / "tgen-server", top / "kernel"])
     assert [(log.name, log.root) for log in again] == [(log.name, log.root) for log in logs]
 
 

@@ -212,6 +212,13 @@ def test_guards_come_and_go(log_of: Callable[..., Input], lines: type[Lines]) ->
     assert second.times == {"new_ts": day + 3, "down_ts": day + 4}
 
 
+def test_where_relays_are(log_of: Callable[..., Input], lines: type[Lines]) -> None:
+    notes = (f"[RELAY] ${'A' * 40}~a 192.0.2.{n}:9001 [2001:db8::7]:9002" for n in (7, 8))
+    found = torctl.read_logs([log_of("".join(lines.note(1, note) for note in notes))])
+    addresses = {("192.0.2.7", 9001), ("192.0.2.8", 9001), ("2001:db8::7", 9002)}
+    assert found.relays == {"A" * 40: addresses}
+
+
 def test_two_counts_in_one_second_are_added(
     log_of: Callable[..., Input], lines: type[Lines]
 ) -> None:
@@ -230,6 +237,10 @@ def test_two_counts_in_one_second_are_added(
         ("2026-11-22 00:00:01 1795305601.00 650 BW", "BW without its values"),
         ("2026-11-22 00:00:01 1795305601.00 650 BW 1", "BW is cut or garbled"),
         ("2026-11-22 00:00:01 1795305601.00 650 STR", "event of a name that is not known"),
+        (
+            "2026-11-22 00:00:01 1795305601.00 [RELAY] $AA~a 192.0.2.7:9001",
+            "note of a relay is cut",
+        ),
         ("2026-11-22 00:00:01 1795305601.00 sudden words", "neither an event nor a note"),
         (
             "2026-11-22 00:00:01 1795305601.00 650 BW 1 2026-11-22 00:00:01 1795305601.00 650 BW 1",

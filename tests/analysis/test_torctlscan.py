@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from perfmeasure.analysis.clocksteps import ClockPair
-from perfmeasure.analysis.events import Bandwidth, ReaderGap, ReaderStarted
+from perfmeasure.analysis.events import Bandwidth, ReaderGap, ReaderStarted, RelayNote
 from perfmeasure.analysis.source import Counts
 from perfmeasure.analysis.torctlscan import TorctlScan
 
@@ -50,6 +50,7 @@ def test_what_the_reader_notes(lines: type[Lines]) -> None:
         + lines.note(3, "[GAP] control connection back after 1.0 seconds")
         + lines.note(4, "[LOST] 7 entries were not written: full")
         + lines.note(5, "[CLOCK] utc_ns=12 monotonic_ns=3 reason=start")
+        + lines.note(6, f"[RELAY] ${'a' * 40}~x 192.0.2.7:9001 [2001:db8::7]:9001")
     )
     assert [fact for _, _, fact in facts] == [
         ReaderStarted("vm", "0.4.9.11"),
@@ -57,4 +58,5 @@ def test_what_the_reader_notes(lines: type[Lines]) -> None:
         ReaderGap("back", 0),
         ReaderGap("entries", 7),
         ClockPair(12, 3),
+        RelayNote("A" * 40, ["192.0.2.7:9001", "[2001:db8::7]:9001"]),
     ]

@@ -1,0 +1,1 @@
+"""What the kernel saw: packets counted per window, timings of each connection, system calls."""
