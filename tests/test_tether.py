@@ -29,7 +29,8 @@ def test_the_program_dies_with_its_parent_however_that_dies() -> None:
             "-c",
             (
                 "import os, subprocess, sys, time\n"
-                "child = subprocess.Popen([*sys.argv[1:], str(os.getpid()), '9', '', 'sleep', '60'])\n"
+                "argv = [*sys.argv[1:], str(os.getpid()), '9', '', 'sleep', '60']\n"
+                "child = subprocess.Popen(argv)\n"
                 "print(child.pid, flush=True)\n"
                 "time.sleep(60)"
             ),
