@@ -23,6 +23,7 @@ _MEMBARRIER_GLOBAL = 1
 _STATS_RUN_TIME = 0
 _ATTR_BYTES = 128  # the kernel wants what it does not know to be zero
 _PROG_INFO_BYTES = 232
+_MAP_INFO_BYTES = 80
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -259,6 +260,19 @@ def update(map_fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
         "=IIQQQ", map_fd, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), flags
     )
     bpf(Command.MAP_UPDATE_ELEM, attributes.ljust(_ATTR_BYTES, b"\0"))
+
+
+def map_value_bytes(map_fd: int) -> int:
+    """Return the size of a map's values.
+
+    Raises:
+        OSError: the descriptor is no map's.
+    """
+    info = ctypes.create_string_buffer(_MAP_INFO_BYTES)
+    attributes = struct.pack("=IIQ", map_fd, len(info), ctypes.addressof(info))
+    bpf(Command.OBJ_GET_INFO_BY_FD, attributes.ljust(_ATTR_BYTES, b"\0"))
+    # struct bpf_map_info: type, id, key_size, value_size.
+    return int(struct.unpack_from("=I", info, 12)[0])
 
 
 def wait_for_programs() -> None:

@@ -60,7 +60,8 @@ class Program:
 
     def map_fd(self, name: str) -> int:
         """Return the descriptor of a map."""
-        return int(self.table[name].map_fd)
+        # Not self.table[name].map_fd: bcc makes no object of some kinds of map.
+        return int(self._bcc.lib.bpf_table_fd(self.table.module, name.encode()))
 
     def _compile(self, path: Path, flags: Sequence[str]) -> Any:
         source = headers.folder_for_bcc(headers.find(), headers.cache_folder())
