@@ -102,7 +102,7 @@ class ChildProcess(Service):
         self._before_start = before_start
         self._death_signal = death_signal
         self._cgroup = cgroup
-        self._policy = policy or RestartPolicy()
+        self.policy = policy or RestartPolicy()
         self._deaths: deque[float] = deque()
         self._transport: Any = None
         self._again: Any = None
@@ -212,20 +212,20 @@ class ChildProcess(Service):
     def _died(self, how: str) -> None:
         now = self._reactor.seconds()
         self._deaths.append(now)
-        while now - self._deaths[0] > self._policy.window_seconds:
+        while now - self._deaths[0] > self.policy.window_seconds:
             self._deaths.popleft()
         deaths = len(self._deaths)
         said = b" / ".join(self.last_lines).decode(errors="replace")[-600:]
-        if deaths > self._policy.deaths_allowed:
+        if deaths > self.policy.deaths_allowed:
             self._close_log()
             self._on_end(
                 f"{self.name} {how} and was given up after {deaths} deaths in "
-                f"{self._policy.window_seconds:.0f} s; it last said: {said or 'nothing'}"
+                f"{self.policy.window_seconds:.0f} s; it last said: {said or 'nothing'}"
             )
             return
         pause = min(
-            self._policy.first_pause_seconds * 2 ** (deaths - 1),
-            self._policy.longest_pause_seconds,
+            self.policy.first_pause_seconds * 2 ** (deaths - 1),
+            self.policy.longest_pause_seconds,
         )
         self._report(f"{self.name} {how}; starting it again in {pause:.0f} s")
         self._again = self._reactor.callLater(pause, self._restart)

@@ -156,9 +156,7 @@ class ConnectionSource:
                 fd = tracing.load_tracepoint(self._program, function, name, types)
                 self.program_fds[f"{function}:{name}"] = fd
                 self._links.append(tracing.attach_tracepoint(fd))
-        iterator = tracing.load_iterator(
-            self._program, "on_snapshot", "bpf_sk_storage_map", types
-        )
+        iterator = tracing.load_iterator(self._program, "on_snapshot", "bpf_sk_storage_map", types)
         self.program_fds["on_snapshot"] = iterator
         self._iterator = tracing.attach_iterator(iterator, self.storage_fd)
         self._links.append(self._iterator)
