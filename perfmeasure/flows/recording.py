@@ -85,21 +85,23 @@ class Recording:
         ready: Deferred[None] = Deferred()
 
         def take(line: bytes) -> None:
-            if line == READY.encode():
-                if not ready.called:
-                    child.policy = RestartPolicy(deaths_allowed=_LATER_DEATHS_ALLOWED)
-                    ready.callback(None)
-            elif ready.called:
-                self._progress.warn(line.decode(errors="replace"))
+            if ready.called:
+                if line != READY.encode():  # which it says after each restart
+                    self._progress.warn(line.decode(errors="replace"))
+            elif line == READY.encode():
+                child.policy = RestartPolicy(deaths_allowed=_LATER_DEATHS_ALLOWED)
+                ready.callback(None)
 
         def given_up(why: str | None) -> None:
-            if not ready.called:
+            if ready.called:
+                self._given_up_later(why or "")
+            else:
                 said = b" ".join(child.last_lines).decode(errors="replace")
                 ready.errback(_as_missing(said or why or ""))
-            elif self._config.flows is Flows.ON:
-                self._children.on_give_up(why or "")
-            else:
-                self._progress.warn(f"connections are recorded no more: {why}")
+
+        def too_late() -> None:
+            child.last_lines.append(b"flows: not ready in %.0f s" % _READY_LIMIT_SECONDS)
+            child.signal(signal.SIGKILL)
 
         child = ChildProcess(
             "flows",
@@ -112,11 +114,6 @@ class Recording:
             death_signal=signal.SIGTERM,
             policy=RestartPolicy(deaths_allowed=0),
         )
-
-        def too_late() -> None:
-            child.last_lines.append(b"flows: not ready in %.0f s" % _READY_LIMIT_SECONDS)
-            child.signal(signal.SIGKILL)
-
         late = self._supervisor.reactor.callLater(_READY_LIMIT_SECONDS, too_late)
         self._supervisor.keep(child)
         try:
@@ -127,6 +124,12 @@ class Recording:
         finally:
             if late.active():
                 late.cancel()
+
+    def _given_up_later(self, why: str) -> None:
+        if self._config.flows is Flows.ON:
+            self._children.on_give_up(why)
+        else:
+            self._progress.warn(f"connections are recorded no more: {why}")
 
     def _argv(self, group: MeasurementCgroup) -> list[str]:
         config = self._config

@@ -53,12 +53,11 @@ def test_a_killed_collector_is_replaced_and_goes_on_with_the_sockets_there_are(
     prefix = tmp_path / "data"
     with running(prefix, *OPTIONS, "--flows", "on") as run:
         run.wait_mid_transfer()
-        before = run.successes()
         (pid,) = run.pids("kernel/")
         os.kill(pid, signal.SIGKILL)
         log = prefix / "kernel" / "connections.log"
         run.until(lambda: log.read_bytes().count(b'"record":"start"') == 2, 30, "second start")
-        run.wait_success_after(before)
+        run.wait_success_after(run.successes() + 1)
         assert "flows was killed by SIGKILL" in run.said()
         assert run.stop() == 0, run.said()
     records = [jsonio.loads(line, "connections.log") for line in log.read_bytes().splitlines()]
