@@ -434,6 +434,9 @@ def test_after_sigkill_nothing_stays_in_the_kernel(log: Path) -> None:
     with collecting(log) as collector:
         new = loaded() - before
         assert {name for name, _ in new} == _MAPS | _PROGRAMS
+        tasks = Path(f"/proc/{collector.process.pid}/task").iterdir()
+        effective = [task.joinpath("status").read_text().split("CapEff:")[1] for task in tasks]
+        assert [int(text.split()[0], 16) for text in effective] == [0]
         collector.stop(signal.SIGKILL)
     for _ in range(200):  # the kernel frees them after a grace period
         if not loaded() & new:

@@ -56,3 +56,17 @@ def test_nothing_is_left_but_the_owner_of_the_folder(
     assert status["DeathSignal"] == "15"
     assert status["Refused"] == str(others / "x")
     assert (mine / "mine").stat().st_uid == owner
+
+
+def test_with_other_threads_it_is_refused(tmp_path: Path) -> None:
+    code = (
+        "import sys, threading; from pathlib import Path\n"
+        "from perfmeasure.flows import privileges\n"
+        "go = threading.Event(); thread = threading.Thread(target=go.wait); thread.start()\n"
+        "try: privileges.drop(Path(sys.argv[1]))\n"
+        "finally: go.set()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert "other threads, which would keep theirs" in ran.stderr
