@@ -5,7 +5,6 @@ writes the log until SIGTERM or SIGINT. It does nothing else. What is attached g
 it ends.
 """
 
-# ruff: noqa: E402 - numpy reads this when it is imported
 from __future__ import annotations
 
 import os

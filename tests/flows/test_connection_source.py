@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-
-from collecting import Collector, collecting, inside_a_cgroup
+from collecting import collecting, inside_a_cgroup
 from packet_relay import ADDRESSES, DEVICE, Packet, RelayedNetwork, captured, inside
+
 from perfmeasure.clock import read_pair
 from perfmeasure.errors import MissingError
 from perfmeasure.flows import bpfcall, btf, connection_source, headers
@@ -334,7 +334,7 @@ def test_times_are_those_of_the_relay(run: Run) -> None:
     for name, values in errors.items():
         values.sort()
         median, most = values[len(values) // 2], values[-1]
-        print(f"{name}: ns off: least {values[0]}, median {median}, most {most}")
+        print(f"{name}: ns off: least {values[0]}, median {median}, most {most}")  # noqa: T201 - figures
         if name.startswith("read: "):
             assert abs(median) <= TOLERANCE_NS, name
             assert values[0] >= 0 or name.endswith("connect"), name

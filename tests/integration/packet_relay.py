@@ -52,7 +52,7 @@ class Packet(NamedTuple):
 @contextlib.contextmanager
 def inside(namespace: str) -> Iterator[None]:
     """Have this thread make its sockets in a namespace."""
-    with open("/proc/thread-self/ns/net", "rb") as own, open(namespace, "rb") as other:
+    with Path("/proc/thread-self/ns/net").open("rb") as own, Path(namespace).open("rb") as other:
         _setns(other.fileno())
         try:
             yield
