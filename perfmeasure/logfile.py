@@ -6,7 +6,8 @@ of another period renames the file to::
 
     ARCHIVE/YYYY-MM-DD/tgen-client/perfmeasure_YYYY-MM-DD_HH:MM:SS.tgen.log
 
-(the last second of the period) and opens a new one. One rename is all that the writer does, so
+(the last second of the period; ``perfmeasure_DATE.connections.log`` for ``connections.log``) and
+opens a new one. One rename is all that the writer does, so
 that nothing can be lost half-way and a reader sees only finished archives; ``compress_archive``
 makes ``.gz`` of them later, elsewhere. What was written stays written: a process that is killed
 leaves whole lines, and a cut last line (power failure) is ended when the log is opened again.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -26,6 +28,7 @@ from perfmeasure.units import utc_date
 
 DAY_SECONDS = 86400
 _HEAD_BYTES = 65536
+_JSON_STAMP = re.compile(rb'\{.*?"unix_ts":([0-9.]+)')
 _YEAR_10000_UNIX_TS = 253_402_300_800
 
 
@@ -155,6 +158,8 @@ class LogFile:
         folder = self._archive / utc_date(period) / self.path.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         stem, _, rest = self.path.name.partition(".")
+        if "." not in rest:  # a name without the program's
+            stem, rest = "perfmeasure", self.path.name
         stamp = time.strftime("%Y-%m-%d_%H:%M:%S", time.gmtime(end))
         copy = 1
         while True:
@@ -166,9 +171,13 @@ class LogFile:
 
 
 def stamp_of(line: bytes) -> float | None:
-    """Return the Unix time in a log line's third column; None if there is no possible one."""
+    """Return the Unix time of a log line; None if there is no possible one.
+
+    It is the third column, or in a line of JSON what ``"unix_ts"`` says.
+    """
+    json = _JSON_STAMP.match(line)
     try:
-        unix_ts = float(line.split(b" ", 3)[2])
+        unix_ts = float(json[1] if json else line.split(b" ", 3)[2])
     except (IndexError, ValueError):
         return None
     return unix_ts if 0 <= unix_ts < _YEAR_10000_UNIX_TS else None

@@ -36,6 +36,9 @@ class Command(enum.IntEnum):
     MAP_UPDATE_ELEM = 2
     PROG_LOAD = 5
     PROG_TEST_RUN = 10
+    PROG_GET_NEXT_ID = 11
+    MAP_GET_NEXT_ID = 12
+    PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
     MAP_LOOKUP_BATCH = 24
     MAP_LOOKUP_AND_DELETE_BATCH = 25
@@ -114,6 +117,47 @@ def program_statistics(program_fd: int) -> ProgramStatistics:
     # struct bpf_prog_info: run_time_ns at 192, run_cnt at 200.
     run_time_ns, run_count = struct.unpack_from("=QQ", info, 192)
     return ProgramStatistics(run_count, run_time_ns)
+
+
+def program_name(program_fd: int) -> str:
+    """Return what a program was called when it was loaded, at most 15 characters of it.
+
+    Raises:
+        OSError: the descriptor is no program's.
+    """
+    info = ctypes.create_string_buffer(_PROG_INFO_BYTES)
+    attributes = struct.pack("=IIQ", program_fd, len(info), ctypes.addressof(info))
+    bpf(Command.OBJ_GET_INFO_BY_FD, attributes.ljust(_ATTR_BYTES, b"\0"))
+    return info.raw[64:80].partition(b"\0")[0].decode("ascii", "replace")  # struct bpf_prog_info
+
+
+def ids(command: Command) -> set[int]:
+    """Return the ids of all programs (``PROG_GET_NEXT_ID``) or maps (``MAP_GET_NEXT_ID``).
+
+    Raises:
+        OSError: not allowed.
+    """
+    found: set[int] = set()
+    last = 0
+    while True:
+        attributes = ctypes.create_string_buffer(struct.pack("=I", last), _ATTR_BYTES)
+        try:
+            bpf(command, attributes)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return found
+            raise
+        last = struct.unpack_from("=I", attributes, 4)[0]
+        found.add(last)
+
+
+def program_by_id(number: int) -> int:
+    """Return a descriptor of a loaded program.
+
+    Raises:
+        OSError: not allowed, or no such program.
+    """
+    return bpf(Command.PROG_GET_FD_BY_ID, struct.pack("=I", number).ljust(_ATTR_BYTES, b"\0"))
 
 
 class TestRun(NamedTuple):

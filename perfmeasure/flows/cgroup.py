@@ -44,7 +44,7 @@ class MeasurementCgroup:
         if parent is None:
             raise MissingError(
                 "cgroup v2", "not mounted",
-                next_step="mount -t cgroup2 none /sys/fs/cgroup, or boot with systemd's unified hierarchy",
+                next_step="mount -t cgroup2 none /sys/fs/cgroup, if nothing is mounted there",
             )  # fmt: skip
         remove_stale(parent)
         self.path = parent / f"{_PREFIX}-{os.getpid()}-{_start_ticks(os.getpid())}"
@@ -109,7 +109,7 @@ def _remove(folder: Path) -> bool:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Return when a process started (proc(5), stat, field 22), by which it is told from a later one."""
+    """Return when a process started (proc(5), stat), to tell it from a later one of its number."""
     try:
         stat = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
-import ipaddress
+import socket
 import struct
 from typing import Any
 
@@ -165,14 +165,8 @@ class Record:
     def end(self) -> str:
         """Return how a closed connection ended: a word of ``end`` in the log."""
         state = STATES[self.state]
-        if self.error == errno.ETIMEDOUT:
-            return "timeout"
-        if self.error == errno.ECONNREFUSED:
-            return "refused"
-        if self.error in (errno.ECONNRESET, errno.EPIPE):
-            return "reset_remote"
         if self.error or state == "SYN_SENT":
-            return "unknown"
+            return _END_BY_ERROR.get(self.error, "unknown")
         if state in ("ESTABLISHED", "CLOSE_WAIT", "SYN_RECV", "FIN_WAIT1"):
             # It went without waiting for the peer: a reset was sent.
             return "reset_local"
@@ -185,13 +179,19 @@ _TIMES = (
     "connect", "syn_ack", "established", "first_sent", "last_sent", "first_received",
     "last_received", "closed",
 )  # fmt: skip
+_END_BY_ERROR = {
+    errno.ETIMEDOUT: "timeout",
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset_remote",
+    errno.EPIPE: "reset_remote",
+}
 _FIRST = frozenset(("first_sent", "first_received"))
 
 
 def _address(family: int, address: bytes) -> tuple[int, str]:
     """Return 4 or 6, and the address as text; one mapped into IPv6 is an IPv4 address."""
     if family != _INET6:
-        return 4, str(ipaddress.IPv4Address(address[:4]))
+        return 4, socket.inet_ntop(socket.AF_INET, address[:4])
     if address[:12] == _MAPPED:
-        return 4, str(ipaddress.IPv4Address(address[12:16]))
-    return 6, str(ipaddress.IPv6Address(address))
+        return 4, socket.inet_ntop(socket.AF_INET, address[12:])
+    return 6, socket.inet_ntop(socket.AF_INET6, address)

@@ -145,7 +145,7 @@ def _sockets(pid: int) -> Iterator[socket.socket]:
 
 def _is_socket(entry: os.DirEntry[str]) -> bool:
     try:
-        return os.readlink(entry.path).startswith("socket:")
+        return str(Path(entry.path).readlink()).startswith("socket:")
     except OSError:
         return False
 

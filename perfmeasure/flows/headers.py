@@ -98,9 +98,9 @@ def folder_for_bcc(headers: Headers, cache: Path) -> Path | None:
     if len(headers.layers) == 1:
         return headers.layers[0]
     target = cache / "perfmeasure" / f"kernel-headers-{headers.layers[-1].name}"
-    if (target / "include").is_dir():
-        return target
     try:
+        if (target / "include").is_dir():
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(dir=target.parent, prefix=".kernel-headers-"))
         try:

@@ -106,9 +106,12 @@ def _one_report(file_name: str) -> Iterator[Any]:
         except MissingError:
             raise
         except Exception as error:
+            said = report() or str(error)
+            if "not permitted" in said:  # bcc makes the maps while it compiles
+                raise _not_loaded(file_name, "maps", said) from error
             raise MissingError(
                 file_name,
-                f"bcc cannot compile it ({report() or error})",
+                f"bcc cannot compile it ({said})",
                 next_step="run perfmeasure doctor flows",
             ) from error
         finally:

@@ -18,6 +18,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 
+_TASKS = Path("/proc/self/task")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -27,8 +29,15 @@ def drop(folder: Path) -> None:
     The signal that this process asked for at its parent's death stays asked for.
 
     Raises:
-        MissingError: the kernel refused.
+        MissingError: the kernel refused, or there are threads besides this one: what is given up
+            here is given up by the calling thread alone.
     """
+    if len(list(_TASKS.iterdir())) > 1:
+        raise MissingError(
+            "dropping privileges",
+            "the process has other threads, which would keep theirs",
+            next_step="set OPENBLAS_NUM_THREADS=1, or whatever keeps its libraries from making any",
+        )
     owner = folder.stat()
     parent = os.getppid()
     signal_number = ctypes.c_int()
