@@ -36,6 +36,7 @@ class Command(enum.IntEnum):
     PROG_LOAD = 5
     PROG_TEST_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
+    RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
     MAP_LOOKUP_AND_DELETE_BATCH = 25
     LINK_CREATE = 28
@@ -90,6 +91,17 @@ def link_create(program_fd: int, target: int, attach_type: AttachType, flags: in
     """
     attributes = struct.pack("=IIII", program_fd, target, attach_type, flags)
     return bpf(Command.LINK_CREATE, attributes.ljust(_ATTR_BYTES, b"\0"))
+
+
+def raw_tracepoint_open(program_fd: int, name: str) -> int:
+    """Attach a program to a raw tracepoint, such as ``sys_enter``; return the link.
+
+    Raises:
+        OSError: the kernel refused, or has no tracepoint of that name.
+    """
+    name_buffer = ctypes.create_string_buffer(name.encode())
+    attributes = struct.pack("=QI", ctypes.addressof(name_buffer), program_fd)
+    return bpf(Command.RAW_TRACEPOINT_OPEN, attributes.ljust(_ATTR_BYTES, b"\0"))
 
 
 def enable_statistics() -> int:
