@@ -28,7 +28,7 @@ class Program:
     """One compiled file of ``bpf/``, its loaded functions and its maps.
 
     Args:
-        file_name: the file in ``bpf/``, ``flows.bpf.c`` say.
+        file_name: the file in ``bpf/``, ``flows.bpf.c`` say. What it includes is beside it.
         functions: the kind of each function to load, as bcc names it: ``{"count": "XDP"}``.
         definitions: preprocessor symbols.
 
@@ -43,11 +43,12 @@ class Program:
         definitions: Mapping[str, int] | None = None,
     ) -> None:
         self._bcc = _import_bcc()
-        flags = [f"-I{BPF_FOLDER}", "-Wno-macro-redefined"]
+        path = BPF_FOLDER / file_name
+        flags = [f"-I{path.parent}", "-Wno-macro-redefined"]
         flags += [f"-D{name}={value}" for name, value in (definitions or {}).items()]
         self.functions: dict[str, Any] = {}
         with _one_report(file_name) as report:
-            self.table = self._compile(BPF_FOLDER / file_name, flags)
+            self.table = self._compile(path, flags)
             for name, kind in functions.items():
                 try:
                     self.functions[name] = self.table.load_func(name, getattr(self._bcc.BPF, kind))

@@ -1,0 +1,139 @@
+"""The kernel's records of flows as numpy types, and the one table that the rest of the package uses.
+
+`KEY`, `VALUE` and `WINDOW_TOTALS` are the structures of ``bpf/records.h``. `TABLE` has one row for each
+flow and window, summed over the processors.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+KEY = np.dtype(
+    [
+        ("src_ip", "V16"),
+        ("dst_ip", "V16"),
+        ("src_port", "u2"),
+        ("dst_port", "u2"),
+        ("protocol", "u1"),
+        ("direction", "u1"),
+        ("interface", "u2"),
+    ]
+)
+"""``struct flow_key``: addresses in the wire's byte order, IPv4 mapped into IPv6."""
+
+VALUE = np.dtype(
+    [
+        ("packets", "u8"),
+        ("bytes", "u8"),
+        ("segments", "u8"),
+        ("first_ns", "u8"),
+        ("last_ns", "u8"),
+        ("tcp_flags", "u4"),
+        ("connects", "u4"),
+        ("closes", "u4"),
+        ("unused", "u4"),
+    ]
+)
+"""``struct flow_value``: what one processor counted; times are CLOCK_MONOTONIC."""
+
+TABLE = np.dtype([(name, KEY[name]) for name in KEY.names or ()] + [
+    ("packets", "u8"),
+    ("bytes", "u8"),
+    ("segments", "u8"),
+    ("first_ns", "u8"),
+    ("last_ns", "u8"),
+    ("connects", "u8"),
+    ("closes", "u8"),
+    ("tcp_flags", "u1"),
+])  # fmt: skip
+"""One flow in one window, or in several: the counts of all processors together."""
+
+TOTALS = np.dtype([("packets", "u8"), ("bytes", "u8")])
+"""``struct totals``."""
+
+COUNTED_TERMS = ("seen", "full", "late", "unparsed")
+"""The terms of the conservation law that the kernel counts, in the order of the structure."""
+
+WINDOW_TOTALS = np.dtype([(term, TOTALS) for term in COUNTED_TERMS])
+"""``struct window_totals``."""
+
+SLOTS = 4
+CONTROL_BEGIN_NS = SLOTS
+WINDOW_RING = 256
+HOOK_INTERFACES = 1024
+PROTOCOLS = 256
+INGRESS, EGRESS = 0, 1
+DIRECTIONS = ("ingress", "egress")
+UNPARSED_REASONS = ("", "not_ip", "cut", "tags", "malformed", "extensions")
+"""``enum packet_verdict``, why a frame has no key."""
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+class Total(NamedTuple):
+    """A number of packets and of their bytes."""
+
+    packets: int = 0
+    bytes: int = 0
+
+    def plus(self, other: Total) -> Total:
+        """Return the sum of both."""
+        return Total(self.packets + other.packets, self.bytes + other.bytes)
+
+
+def address_text(address: bytes) -> str:
+    """Return the usual text of 16 bytes: dotted for a mapped IPv4 address, else RFC 5952's."""
+    if address[:12] == _MAPPED:
+        return socket.inet_ntop(socket.AF_INET, address[12:])
+    return socket.inet_ntop(socket.AF_INET6, address)
+
+
+def sum_processors(keys: Array, values: Array) -> Array:
+    """Return a table of keys (n,) and of values (n, processors), each row summed over the second."""
+    table = np.zeros(len(keys), TABLE)
+    for name in KEY.names or ():
+        table[name] = keys[name]
+    for name in ("packets", "bytes", "segments", "connects", "closes"):
+        np.sum(values[name], axis=1, dtype=np.uint64, out=table[name])
+    # A processor that did not see the flow has no times: its first one must not win.
+    firsts = np.where(values["packets"] > 0, values["first_ns"], np.uint64(2**64 - 1))
+    np.min(firsts, axis=1, out=table["first_ns"], initial=np.uint64(2**64 - 1))
+    np.max(values["last_ns"], axis=1, out=table["last_ns"], initial=np.uint64(0))
+    table["tcp_flags"] = np.bitwise_or.reduce(values["tcp_flags"], axis=1)
+    return table
+
+
+def total(table: Array) -> Total:
+    """Return the packets and bytes of a table."""
+    return Total(int(table["packets"].sum()), int(table["bytes"].sum()))
+
+
+def merge(tables: list[Array]) -> Array:
+    """Return one table in which each flow of ``tables`` has one row, in the order of the keys."""
+    if not tables:
+        return np.zeros(0, TABLE)
+    rows = np.concatenate(tables)
+    if not len(rows):
+        return rows
+    keys = np.zeros(len(rows), KEY)
+    for name in KEY.names or ():
+        keys[name] = rows[name]
+    # As bytes of one length, which sort fast; trailing zeros are dropped, which keeps them distinct.
+    _, first, groups = np.unique(
+        keys.view(f"S{KEY.itemsize}"), return_index=True, return_inverse=True
+    )
+    merged = rows[first]
+    order = np.argsort(groups, kind="stable")
+    begins = np.searchsorted(groups[order], np.arange(len(merged)))
+    rows = rows[order]
+    for name in ("packets", "bytes", "segments", "connects", "closes"):
+        merged[name] = np.add.reduceat(rows[name], begins)
+    merged["first_ns"] = np.minimum.reduceat(rows["first_ns"], begins)
+    merged["last_ns"] = np.maximum.reduceat(rows["last_ns"], begins)
+    merged["tcp_flags"] = np.bitwise_or.reduceat(rows["tcp_flags"], begins)
+    return merged
