@@ -12,20 +12,22 @@ from dataclasses import dataclass, fields, replace
 from perfmeasure.errors import MeasurementError
 from perfmeasure.flows.keys import Total
 
+_NONE = Total()
+
 
 @dataclass(frozen=True)
 class Terms:
     """The terms of the law, for one window or for several."""
 
-    seen: Total = Total()
+    seen: Total = _NONE
     """What passed the hooks."""
-    drained: Total = Total()
+    drained: Total = _NONE
     """What the tables held."""
-    full: Total = Total()
+    full: Total = _NONE
     """What found no room in the table."""
-    late: Total = Total()
+    late: Total = _NONE
     """What came in a window that no table was armed for, because the drainer lagged."""
-    unparsed: Total = Total()
+    unparsed: Total = _NONE
     """What no key could be made of."""
 
     def plus(self, other: Terms) -> Terms:
@@ -54,7 +56,7 @@ class Terms:
             MeasurementError: it does not; the message has all terms.
         """
         missing = self.missing()
-        if missing == Total():
+        if missing == _NONE:
             return
         said = ", ".join(
             f"{f.name} {getattr(self, f.name).packets} ({getattr(self, f.name).bytes} bytes)"

@@ -13,6 +13,7 @@ import errno
 import os
 import platform
 import struct
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,7 +64,7 @@ class ProgramStatistics(NamedTuple):
 
 
 def bpf(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
-    """Make one bpf(2) call and return its result, not negative.
+    """Make one system call and return its result, which is not negative.
 
     Args:
         command: which; see `Command`.
@@ -134,7 +135,12 @@ class TestRun(NamedTuple):
     duration_ns: int
 
 
-def test_run(program_fd: int, frame: bytes, repeat: int = 1, context: bytes = b"") -> TestRun:
+def test_run(  # the kernel's name for it; no test of pytest's
+    program_fd: int,
+    frame: bytes,
+    repeat: int = 1,  # noqa: PT028
+    context: bytes = b"",  # noqa: PT028
+) -> TestRun:
     """Run a packet program on a frame without a network (``BPF_PROG_TEST_RUN``).
 
     Args:
@@ -292,6 +298,6 @@ def wait_for_programs() -> None:
 
 def possible_processors() -> int:
     """Return the number of values a per-CPU map has for each key."""
-    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
-        ranges = [part.split("-") for part in file.read().strip().split(",")]
+    text = Path("/sys/devices/system/cpu/possible").read_text("ascii")
+    ranges = [part.split("-") for part in text.strip().split(",")]
     return max(int(ends[-1]) for ends in ranges) + 1

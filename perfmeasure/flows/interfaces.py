@@ -106,6 +106,11 @@ def choose_hooks(names: Iterable[str], directions: str, *, is_xdp: bool) -> tupl
     return tuple(hooks)
 
 
+def names_by_number(hooks: Iterable[Hook]) -> dict[int, str]:
+    """Return the names by what `keys.KEY` has in ``interface``."""
+    return {hook.index & 0xFFFF: hook.interface for hook in hooks}
+
+
 def attach(hook: Hook, program_fds: Mapping[str, int]) -> int:
     """Attach the hook's function and return the link, which holds as long as it is open.
 

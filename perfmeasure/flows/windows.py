@@ -33,7 +33,7 @@ MARGIN_NS = 2_000_000
 
 _NEVER_NS = 2**64 - 1
 _BATCH_BYTES = 16 * 2**20
-_DEFAULT_FLOWS = 65536
+DEFAULT_FLOWS = 65536
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Windows:
     def __init__(
         self,
         length_ns: int,
-        max_flows: int = _DEFAULT_FLOWS,
+        max_flows: int = DEFAULT_FLOWS,
         *,
         is_service_key: bool = False,
         functions: Iterable[str] = FUNCTIONS,
