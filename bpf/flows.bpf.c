@@ -1,9 +1,11 @@
 /* Counts packets per flow and window. See bpf/README.md for the hooks, the maps and the costs.
  *
  * Definitions: WINDOW_NS, the length of a window; MAX_FLOWS, the room of a window's table;
- * SERVICE_KEY, if the client's port is left out of the key.
+ * SERVICE_KEY, if the client's port is left out of the key. Optional: ADAPTIVE, if user space changes the
+ * length meanwhile; PREFIX_IPV4 and PREFIX_IPV6, if the key is of prefixes (prefix.h), and then
+ * EXACT_FLOWS, the room of a second table by the whole key; SKETCH_SEED, for a sketch beside (sketch.h).
  *
- * A window's number is the time divided by WINDOW_NS. Its table is that of slot number % FLOW_SLOTS, if
+ * A window's number is the time divided by WINDOW_NS, or as the last epoch begun says. Its table is that of slot number % FLOW_SLOTS, if
  * user space has armed that slot for just this window; it empties the table when the window and every
  * program that ran in it have ended. All counters only ever grow, and are per processor: XDP and tc
  * programs run with soft interrupts off, so plain additions do.
@@ -13,6 +15,12 @@
 #include <uapi/linux/pkt_cls.h>
 #include "records.h"
 #include "packet.h"
+#ifdef SKETCH_SEED
+#include "sketch.h"
+#endif
+#ifdef PREFIX_IPV4
+#include "prefix.h"
+#endif
 
 #define PULL_BYTES 256
 #define TAG_BYTES 4
@@ -39,6 +47,25 @@ struct endpoint {
 };
 /* Endpoints that a SYN showed to be services. One that was forgotten only falls back to the rule. */
 BPF_TABLE("lru_hash", struct endpoint, u8, services, 65536);
+#endif
+
+#ifdef EXACT_FLOWS
+/* The flows of the whole run by the whole key, of the packets that the table by prefix took. */
+BPF_TABLE("percpu_hash", struct flow_key, struct totals, exact, EXACT_FLOWS);
+BPF_PERCPU_ARRAY(exact_full, struct totals, 1);
+#endif
+
+#ifdef SKETCH_SEED
+BPF_PERCPU_ARRAY(sketch, struct totals, SKETCH_ROWS * SKETCH_WIDTH);
+#endif
+
+#ifdef ADAPTIVE
+/* Windows from `first` on begin at `begin_ns` and have the same length, until the next epoch begins. User
+ * space writes the epoch that is not in use, to begin in the future. */
+struct epoch {
+    u64 begin_ns, first, length_ns;
+};
+BPF_ARRAY(epochs, struct epoch, 2);
 #endif
 
 /* One frame as it goes into the table. */
@@ -130,10 +157,64 @@ static inline __attribute__((always_inline)) int has_begun(u64 now_ns)
     return begin_ns && now_ns >= *begin_ns;
 }
 
+#ifdef SKETCH_SEED
+static inline __attribute__((always_inline)) void sketch_add(const struct flow_key *key, u64 bytes)
+{
+    u64 hash = sketch_hash(key);
+    int row;
+
+#pragma unroll
+    for (row = 0; row < SKETCH_ROWS; row++) {
+        u32 index = row * SKETCH_WIDTH + (hash & (SKETCH_WIDTH - 1));
+        struct totals *counter = sketch.lookup(&index);
+
+        if (counter)
+            add(counter, bytes);
+        hash >>= SKETCH_ROW_BITS;
+    }
+}
+#endif
+
+static inline __attribute__((always_inline)) u64 window_at(u64 now_ns)
+{
+#ifdef ADAPTIVE
+    u32 index = 0;
+    struct epoch *current = epochs.lookup(&index), *other;
+
+    index = 1;
+    other = epochs.lookup(&index);
+    if (!current || !other)
+        return 0; /* never: the indexes are in range */
+    if (other->begin_ns <= now_ns &&
+        (current->begin_ns > now_ns || other->begin_ns > current->begin_ns))
+        current = other;
+    return current->first + (now_ns - current->begin_ns) / current->length_ns;
+#else
+    return now_ns / WINDOW_NS;
+#endif
+}
+
+#ifdef EXACT_FLOWS
+static inline __attribute__((always_inline)) void tally_exact(struct flow_key *key, u64 bytes)
+{
+    struct totals none = {}, *value = exact.lookup(key);
+    u32 index = 0;
+
+    if (!value) {
+        exact.insert(key, &none);
+        value = exact.lookup(key);
+    }
+    if (!value)
+        value = exact_full.lookup(&index);
+    if (value)
+        add(value, bytes);
+}
+#endif
+
 static inline __attribute__((always_inline)) void count(struct frame *frame, u32 interface,
                                                         u32 direction, u32 verdict)
 {
-    u64 window = frame->now_ns / WINDOW_NS;
+    u64 window = window_at(frame->now_ns);
     u64 bytes = frame->bytes;
     u32 index = window % WINDOW_RING;
     struct window_totals *here = windows.lookup(&index);
@@ -156,6 +237,20 @@ static inline __attribute__((always_inline)) void count(struct frame *frame, u32
             add(other, bytes);
         return;
     }
+    frame->key.direction = direction;
+    frame->key.interface = interface;
+#ifdef SERVICE_KEY
+    drop_client_port(frame);
+#endif
+#ifdef EXACT_FLOWS
+    struct flow_key whole = frame->key;
+#endif
+#ifdef PREFIX_IPV4
+    prefix_key(&frame->key);
+#endif
+#ifdef SKETCH_SEED
+    sketch_add(&frame->key, bytes);
+#endif
     index = window % FLOW_SLOTS;
     armed = control.lookup(&index);
     flows = slots.lookup(&index);
@@ -163,14 +258,13 @@ static inline __attribute__((always_inline)) void count(struct frame *frame, u32
         add(&here->late, bytes);
         return;
     }
-    frame->key.direction = direction;
-    frame->key.interface = interface;
-#ifdef SERVICE_KEY
-    drop_client_port(frame);
-#endif
     error = tally(flows, frame);
-    if (!error)
+    if (!error) {
+#ifdef EXACT_FLOWS
+        tally_exact(&whole, bytes);
+#endif
         return;
+    }
     add(&here->full, bytes);
     index = (index * 2 + direction) * PROTOCOLS + frame->key.protocol;
     other = overflow.lookup(&index);

@@ -23,9 +23,10 @@ from perfmeasure.flows.windows import DEFAULT_FLOWS, Window, Windows
 from perfmeasure.units import log_stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+    from perfmeasure.flows.adaptive import Bounds
     from perfmeasure.flows.bpfcall import ProgramStatistics
     from perfmeasure.flows.interfaces import Hook
 
@@ -62,6 +63,8 @@ class Collector:
         length_ns: length of a window.
         max_flows: the room of a window's table.
         is_service_key: leave the client's port out of the key.
+        bounds: between which lengths windows follow the load; they do not if it is None.
+        definitions: what else the program is to do; see there.
 
     Raises:
         MissingError: this machine cannot load the program.
@@ -74,16 +77,21 @@ class Collector:
         max_flows: int = DEFAULT_FLOWS,
         *,
         is_service_key: bool = False,
+        bounds: Bounds | None = None,
+        definitions: Mapping[str, int] | None = None,
     ) -> None:
         right = checks.check_bpf_right()
         if right.status is checks.Status.MISSING:
             raise MissingError(right.name, right.found, next_step=right.remedy)
         self.hooks = tuple(hooks)
         self.terms = Terms()
+        self._bounds = bounds
         self.windows = Windows(
             length_ns,
             max_flows,
             is_service_key=is_service_key,
+            is_adaptive=bounds is not None,
+            definitions=definitions,
             functions=sorted({hook.function for hook in hooks}),
         )
         self.began_ns = 0
@@ -122,7 +130,11 @@ class Collector:
         Raises:
             MeasurementError: packets are not accounted for.
         """
-        return self._check(self.windows.sweep())
+        swept = self._check(self.windows.sweep())
+        if self._bounds is not None and swept:
+            wanted_ns = self._bounds.next_length_ns(swept, self.windows.max_flows)
+            self.windows.change_length(wanted_ns)
+        return swept
 
     def stop(self) -> list[Window]:
         """Detach, and return the windows that are left, each checked; the total is checked, too.

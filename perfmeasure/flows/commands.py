@@ -18,7 +18,8 @@ from rich.text import Text
 
 from perfmeasure import jsonio
 from perfmeasure.errors import UsageError
-from perfmeasure.flows import interfaces, keys, summary
+from perfmeasure.flows import aggregations, interfaces, keys, summary
+from perfmeasure.flows.aggregations import Aggregations, Asked, aggregation_options
 from perfmeasure.flows.collector import Collector
 from perfmeasure.flows.ledger import Ledger
 from perfmeasure.flows.report import Report
@@ -28,7 +29,7 @@ from perfmeasure.flows.windows import DEFAULT_FLOWS
 from perfmeasure.units import log_stamp, parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from perfmeasure.flows.keys import Array
     from perfmeasure.flows.windows import Window
@@ -108,9 +109,10 @@ class Settings:
     metavar="DIR",
     help="Data directory, in which kernel/windows gets every window as Parquet.",
 )
+@aggregation_options
 def flows_command(
     *, names: tuple[str, ...], direction: str, hook: str, key: str, window: str, max_flows: int,
-    top_count: int | None, duration: str | None, is_json: bool, prefix: Path | None,
+    asked: Asked, top_count: int | None, duration: str | None, is_json: bool, prefix: Path | None,
 ) -> None:  # fmt: skip
     """Count packets per flow and window in the kernel, exactly.
 
@@ -134,24 +136,42 @@ def flows_command(
     )
     if not hooks:
         raise UsageError("--interface", "no interface is up", "one that is there, by its name")
+    interface_names = interfaces.names_by_number(hooks)
+    kernel = None if prefix is None else prefix / "kernel"
+    levels = None if kernel is None else kernel / "levels"
+    extra = Aggregations(asked, settings.length_ns, levels, interface_names)
     collector = Collector(
-        hooks, settings.length_ns, max_flows, is_service_key=settings.is_service_key
+        hooks,
+        settings.length_ns,
+        max_flows,
+        is_service_key=settings.is_service_key,
+        bounds=asked.bounds,
+        definitions=extra.definitions(),
     )
     with collector:
-        _Run(collector, settings, prefix).run()
+        store = None if kernel is None else WindowStore(kernel / "windows", interface_names)
+        _Run(collector, settings, interface_names, store, extra).run()
 
 
 class _Run:
     """One run of the command."""
 
-    def __init__(self, collector: Collector, settings: Settings, prefix: Path | None) -> None:
+    def __init__(
+        self,
+        collector: Collector,
+        settings: Settings,
+        interface_names: Mapping[int, str],
+        store: WindowStore | None,
+        extra: Aggregations,
+    ) -> None:
         self._collector = collector
         self._settings = settings
-        self._names = interfaces.names_by_number(collector.hooks)
-        store = prefix and WindowStore(prefix / "kernel" / "windows", self._names)
+        self._names = interface_names
+        self._extra = extra
         # Without an end, sums over the whole run would grow without one, too.
         is_summing = settings.is_json or settings.duration_seconds is not None
-        self._ledger = Ledger(store or None, is_summing=is_summing)
+        self._is_summing = is_summing
+        self._ledger = Ledger(store, is_summing=is_summing, aggregations=extra)
         self._shown: list[Array] = []
         self._shown_rows = 0
 
@@ -180,10 +200,14 @@ class _Run:
                 stop.wait(wait)
             self._take(self._collector.stop())
         table = self._ledger.close()
+        if not self._is_summing and (largest := self._extra.largest_flows()) is not None:
+            table = largest
         if self._settings.is_json:
             click.echo(jsonio.compact(self._document(table)))
         else:
             click.echo(self._total(table).text())
+            if said := aggregations.lines(self._extra_fields(table)):
+                click.echo("\n".join(["", "=== Aggregations ===", *said]))
 
     def _take(self, windows: list[Window]) -> None:
         self._ledger.add(windows)
@@ -227,6 +251,15 @@ class _Run:
             overflow=self._ledger.overflow,
         )
 
+    def _extra_fields(self, table: Array) -> dict[str, Any]:
+        collector = self._collector
+        return self._extra.fields(
+            collector.windows.program,
+            table if self._is_summing else None,
+            collector.terms.drained,
+            self._ledger.times,
+        )
+
     def _whole_reduction(self) -> Reduction:
         seconds = (self._collector.ended_ns - self._collector.began_ns) / 1e9
         return Reduction(self._collector.terms.drained.packets, self._ledger.summary_count, seconds)
@@ -263,6 +296,7 @@ class _Run:
         if self._settings.is_service_key:
             found = summary.services(table, self._names)[:top]
             document["services"] = [service.fields() for service in found]
+        document |= self._extra_fields(table)
         rows = summary.top(table, top)
         document["flows"] = summary.flow_fields(rows, self._names, self._ledger.times)
         return document

@@ -138,15 +138,20 @@ def group(rows: Array) -> tuple[Array, Array]:
     return first, groups.ravel()
 
 
+def key_of(rows: Array) -> Array:
+    """Return the keys of rows that have them, as `KEY`."""
+    keys = np.zeros(len(rows), KEY)
+    for name in KEY.names or ():
+        keys[name] = rows[name]
+    return keys
+
+
 def merge(tables: Sequence[Array]) -> Array:
     """Return one table in which each flow of ``tables`` has one row."""
     rows = np.concatenate([np.zeros(0, TABLE), *tables])
     if not len(rows):
         return rows
-    keys = np.zeros(len(rows), KEY)
-    for name in KEY.names or ():
-        keys[name] = rows[name]
-    first, groups = group(keys)
+    first, groups = group(key_of(rows))
     merged = rows[first]
     order = np.argsort(groups, kind="stable")
     rows = rows[order]

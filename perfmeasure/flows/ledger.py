@@ -13,6 +13,7 @@ from perfmeasure.flows.keys import TABLE, Array, Total
 from perfmeasure.flows.times import KernelTimes
 
 if TYPE_CHECKING:
+    from perfmeasure.flows.aggregations import Aggregations
     from perfmeasure.flows.window_store import WindowStore
     from perfmeasure.flows.windows import Window
 
@@ -29,9 +30,16 @@ class Ledger:
     Args:
         store: where the windows go; nowhere if it is None.
         is_summing: whether to sum the flows, which takes about 150 bytes for each.
+        aggregations: what else takes the windows in.
     """
 
-    def __init__(self, store: WindowStore | None = None, *, is_summing: bool = True) -> None:
+    def __init__(
+        self,
+        store: WindowStore | None = None,
+        *,
+        is_summing: bool = True,
+        aggregations: Aggregations | None = None,
+    ) -> None:
         self.times = KernelTimes()
         self.summary_count = 0
         """Rows that left the kernel: flows, each in each window."""
@@ -39,6 +47,7 @@ class Ledger:
         """By direction and protocol, what found no room."""
         self._store = store
         self._is_summing = is_summing
+        self._aggregations = aggregations
         self._tables: list[Array] = []
         self._pending_rows = 0
         self._failure: Exception | None = None
@@ -80,6 +89,8 @@ class Ledger:
         try:
             if self._store is not None and self._failure is None:
                 self._store.flush()
+            if self._aggregations is not None and self._failure is None:
+                self._aggregations.finish()
         except Exception as error:  # noqa: BLE001 - the same
             self._failure = error
 
@@ -91,6 +102,8 @@ class Ledger:
             self.overflow[at] = self.overflow.get(at, Total()).plus(part.total)
         if self._store is not None:
             self._store.add(window)
+        if self._aggregations is not None:
+            self._aggregations.add(window)
         if not self._is_summing or not len(window.flows):
             return
         self._tables.append(window.flows)

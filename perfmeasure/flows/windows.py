@@ -24,12 +24,16 @@ from perfmeasure.flows.bpfcall import BatchReader
 from perfmeasure.flows.interfaces import FUNCTIONS
 from perfmeasure.flows.keys import Array, Total
 from perfmeasure.flows.loader import Program
+from perfmeasure.flows.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 MARGIN_NS = 2_000_000
 """How long after its end a window is swept: what the processors' clocks may differ by, and more."""
+
+CHANGE_NS = 20_000_000
+"""How long before it holds a new length is told to the kernel."""
 
 _NEVER_NS = 2**64 - 1
 _BATCH_BYTES = 16 * 2**20
@@ -77,6 +81,8 @@ class Windows:
         length_ns: length of a window.
         max_flows: how many flows the table of a window has room for.
         is_service_key: leave the client's port out of the key.
+        is_adaptive: whether the length may be changed meanwhile.
+        definitions: what else the program is to do; see there.
         functions: which functions of the program to load, and as what.
         file_name: the program.
 
@@ -90,16 +96,20 @@ class Windows:
         max_flows: int = DEFAULT_FLOWS,
         *,
         is_service_key: bool = False,
+        is_adaptive: bool = False,
+        definitions: Mapping[str, int] | None = None,
         functions: Iterable[str] = FUNCTIONS,
         file_name: str = "flows.bpf.c",
     ) -> None:
-        self.length_ns = length_ns
-        definitions = {"WINDOW_NS": length_ns, "MAX_FLOWS": max_flows}
+        self.max_flows = max_flows
+        self._timeline = Timeline(length_ns)
+        self._change_count = 0
+        defined = {"WINDOW_NS": length_ns, "MAX_FLOWS": max_flows, **(definitions or {})}
         if is_service_key:
-            definitions["SERVICE_KEY"] = 1
-        self.program = Program(
-            file_name, {name: FUNCTIONS[name] for name in functions}, definitions
-        )
+            defined["SERVICE_KEY"] = 1
+        if is_adaptive:
+            defined["ADAPTIVE"] = 1
+        self.program = Program(file_name, {name: FUNCTIONS[name] for name in functions}, defined)
         self._processors = bpfcall.possible_processors()
         entry_bytes = keys.KEY.itemsize + keys.VALUE.itemsize * self._processors
         self._reader = BatchReader(
@@ -112,6 +122,9 @@ class Windows:
         for slot in range(keys.SLOTS):
             self._set_slot(slot)
         self._control(keys.CONTROL_BEGIN_NS, _NEVER_NS)
+        if is_adaptive:
+            self._set_epoch(0, self._timeline.last.packed())
+            self._set_epoch(1, struct.pack("=QQQ", _NEVER_NS, 0, length_ns))
         self._totals_before = np.zeros(keys.WINDOW_RING, keys.WINDOW_TOTALS)
         self._overflow_before = np.zeros((keys.SLOTS, 2, keys.PROTOCOLS), keys.TOTALS)
         self._has_barrier = True
@@ -121,7 +134,7 @@ class Windows:
     def begin(self) -> int:
         """Count from now on, on all hooks alike; return that moment in monotonic time."""
         now_ns = time.monotonic_ns()
-        self._next = now_ns // self.length_ns
+        self._next = self._timeline.number_at(now_ns)
         for number in range(self._next, self._next + keys.SLOTS):
             self._arm(number)
         self._control(keys.CONTROL_BEGIN_NS, now_ns)
@@ -129,11 +142,11 @@ class Windows:
 
     def wait_ns(self) -> int:
         """Return how long to wait for the next window that can be swept; it may be negative."""
-        return (self._next + 1) * self.length_ns + MARGIN_NS - time.monotonic_ns()
+        return self._timeline.begin_ns(self._next + 1) + MARGIN_NS - time.monotonic_ns()
 
     def sweep(self) -> list[Window]:
         """Return the windows that have ended since the last sweep, in order."""
-        last = (time.monotonic_ns() - MARGIN_NS) // self.length_ns - 1
+        last = self._timeline.number_at(time.monotonic_ns() - MARGIN_NS) - 1
         return self._sweep_to(last) if last >= self._next else []
 
     def finish(self) -> list[Window]:
@@ -142,7 +155,24 @@ class Windows:
         Nothing may be attached any more. Counting can begin again after it.
         """
         self._control(keys.CONTROL_BEGIN_NS, _NEVER_NS)
-        return self._sweep_to((time.monotonic_ns() + MARGIN_NS) // self.length_ns)
+        return self._sweep_to(self._timeline.number_at(time.monotonic_ns() + MARGIN_NS))
+
+    def change_length(self, length_ns: int) -> None:
+        """Have windows of another length soon, if ``is_adaptive``.
+
+        It holds from a window on that has not begun. Nothing changes as long as windows of the
+        length before the present one have not been swept: the kernel has only two.
+
+        Args:
+            length_ns: the present one times or through a power of two.
+        """
+        timeline = self._timeline
+        if length_ns == timeline.last.length_ns or timeline.last.first > self._next:
+            return
+        timeline.forget_before(self._next)
+        epoch = timeline.change(timeline.number_at(time.monotonic_ns() + CHANGE_NS) + 1, length_ns)
+        self._change_count += 1
+        self._set_epoch(self._change_count % 2, epoch.packed())
 
     def hook_total(self, interface_index: int, direction: int) -> Total:
         """Return what was seen at one hook, counted by itself."""
@@ -182,7 +212,9 @@ class Windows:
                 continue  # its counters have become part of a later window's
             terms = self._terms(number).with_drained(keys.total(flows))
             overflow = self._overflow(slot) if terms.full.packets else ()
-            swept.append(Window(number, self.length_ns, flows, terms, overflow, clock))
+            length_ns = self._timeline.length_ns(number)
+            begin_ns = self._timeline.begin_ns(number)
+            swept.append(Window(begin_ns // length_ns, length_ns, flows, terms, overflow, clock))
         self._next = last + 1
         return swept
 
@@ -231,6 +263,9 @@ class Windows:
         bpfcall.update(
             self._slots_fd, struct.pack("=I", slot), struct.pack("=I", self._table_fds[slot])
         )
+
+    def _set_epoch(self, at: int, packed: bytes) -> None:
+        bpfcall.update(self.program.map_fd("epochs"), struct.pack("=I", at), packed)
 
     def _control(self, at: int, value: int) -> None:
         bpfcall.update(self._control_fd, struct.pack("=I", at), struct.pack("=Q", value))
