@@ -22,6 +22,7 @@ from perfmeasure.flows import aggregations, interfaces, keys, summary
 from perfmeasure.flows.aggregations import Aggregations, Asked, aggregation_options
 from perfmeasure.flows.collector import Collector
 from perfmeasure.flows.ledger import Ledger
+from perfmeasure.flows.processes import SystemCalls
 from perfmeasure.flows.report import Report
 from perfmeasure.flows.summary import Reduction
 from perfmeasure.flows.window_store import WindowStore
@@ -29,7 +30,7 @@ from perfmeasure.flows.windows import DEFAULT_FLOWS
 from perfmeasure.units import log_stamp, parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from perfmeasure.flows.keys import Array
     from perfmeasure.flows.windows import Window
@@ -109,10 +110,17 @@ class Settings:
     metavar="DIR",
     help="Data directory, in which kernel/windows gets every window as Parquet.",
 )
+@click.option(
+    "--syscalls",
+    metavar="PID|CGROUP",
+    help="Count the system calls, too, of this process, or of the control group (v2) of this "
+    "folder and those below it.",
+)
 @aggregation_options
 def flows_command(
     *, names: tuple[str, ...], direction: str, hook: str, key: str, window: str, max_flows: int,
-    asked: Asked, top_count: int | None, duration: str | None, is_json: bool, prefix: Path | None,
+    asked: Asked, syscalls: str | None, top_count: int | None, duration: str | None,
+    is_json: bool, prefix: Path | None,
 ) -> None:  # fmt: skip
     """Count packets per flow and window in the kernel, exactly.
 
@@ -148,9 +156,10 @@ def flows_command(
         bounds=asked.bounds,
         definitions=extra.definitions(),
     )
-    with collector:
+    with collector, contextlib.ExitStack() as stack:
+        calls = None if syscalls is None else stack.enter_context(SystemCalls.of(syscalls))
         store = None if kernel is None else WindowStore(kernel / "windows", interface_names)
-        _Run(collector, settings, interface_names, store, extra).run()
+        _Run(collector, settings, store, extra, calls).run()
 
 
 class _Run:
@@ -160,14 +169,15 @@ class _Run:
         self,
         collector: Collector,
         settings: Settings,
-        interface_names: Mapping[int, str],
         store: WindowStore | None,
         extra: Aggregations,
+        system_calls: SystemCalls | None,
     ) -> None:
         self._collector = collector
         self._settings = settings
-        self._names = interface_names
+        self._names = interfaces.names_by_number(collector.hooks)
         self._extra = extra
+        self._system_calls = system_calls
         # Without an end, sums over the whole run would grow without one, too.
         is_summing = settings.is_json or settings.duration_seconds is not None
         self._is_summing = is_summing
@@ -199,15 +209,22 @@ class _Run:
                     wait = min(wait, max(began + duration - time.monotonic(), 0.0))
                 stop.wait(wait)
             self._take(self._collector.stop())
+            calls = None if self._system_calls is None else self._system_calls.stop()
         table = self._ledger.close()
         if not self._is_summing and (largest := self._extra.largest_flows()) is not None:
             table = largest
         if self._settings.is_json:
-            click.echo(jsonio.compact(self._document(table)))
+            document = self._document(table)
+            if calls is not None:
+                document["system_calls"] = calls.document()
+            click.echo(jsonio.compact(document))
         else:
             click.echo(self._total(table).text())
             if said := aggregations.lines(self._extra_fields(table)):
                 click.echo("\n".join(["", "=== Aggregations ===", *said]))
+            if calls is not None:
+                said = calls.lines(self._settings.top_count or _DEFAULT_TOP)
+                click.echo("\n".join(["", "=== System Calls ===", *said]))
 
     def _take(self, windows: list[Window]) -> None:
         self._ledger.add(windows)

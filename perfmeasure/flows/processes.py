@@ -86,6 +86,26 @@ class Calls(NamedTuple):
     rows: list[CallRow]
     accounting: CallAccounting
 
+    def lines(self, count: int) -> list[str]:
+        """Return the ``count`` rows with the longest total time, and the accounting, for people."""
+        head = f"{'UID':>6} {'GID':>6} {'PID':>8} {'CALL':20} {'COUNT':>10} "
+        found = [head + f"{'TOTAL ms':>12} {'MIN us':>10} {'MAX us':>12}"]
+        for row in self.rows[:count]:
+            line = f"{row.uid:>6} {row.gid:>6} {row.pid:>8} {row.call:20} "
+            if row.total_ns is None or row.min_ns is None or row.max_ns is None:
+                line += f"{row.unreturned_count:>10,} never returned"
+            else:
+                line += (
+                    f"{row.returned_count:>10,} {row.total_ns / 1e6:>12,.3f} "
+                    f"{row.min_ns / 1e3:>10,.3f} {row.max_ns / 1e3:>12,.3f}"
+                )
+            found.append(line)
+        counts = (
+            f"{name.replace('_', ' ')} {number:,}"
+            for name, number in self.accounting._asdict().items()
+        )
+        return [*found, "calls: " + ", ".join(counts)]
+
     def document(self) -> dict[str, Any]:
         """Return it for JSON: ``{"accounting": {"begun_calls", …}, "calls": [{"uid", …}]}``."""
         return {
@@ -155,6 +175,15 @@ class SystemCalls:
                 f"raw tracepoint {name}", f"cannot be attached to ({error.strerror})",
                 next_step="run perfmeasure doctor flows",
             ) from error  # fmt: skip
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Count for the process of a number, or for the control group of a folder.
+
+        Raises:
+            UsageError, MissingError: see above.
+        """
+        return cls(pid=int(text)) if text.isascii() and text.isdigit() else cls(cgroup=Path(text))
 
     def __enter__(self) -> Self:
         return self
