@@ -44,7 +44,7 @@ class Datagram(NamedTuple):
 def random_datagrams(seed: int, count: int) -> list[Datagram]:
     """Return so many flows, of both kinds of addresses, in a few networks."""
     draw = random.Random(seed)
-    flows = set()
+    flows: set[Datagram] = set()
     while len(flows) < count:
         if draw.random() < 0.7:
             ends = [
