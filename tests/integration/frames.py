@@ -222,32 +222,37 @@ def _flow(row: dict[str, str]) -> Flow | None:
         return None
     if row["_ws.malformed"] and outer == layers[-1] == "ip" and layers.count("ip") == 1:
         return None  # cut within the options
-    if outer == "ip":
-        # Version 6 in a frame that says IPv4 is read by tshark, too; not here.
-        if not row["ip.dst"]:
-            return None
-        source, destination = _first(row["ip.src"]), _first(row["ip.dst"])
-        protocol = int(_first(row["ip.proto"]))
-        is_later = int(_first(row["ip.frag_offset"])) != 0
-    else:
-        if not row["ipv6.dst"]:
-            return None
-        source, destination = _first(row["ipv6.src"]), _first(row["ipv6.dst"])
-        last = _last_header(row)
-        if last is None:
-            return None
-        protocol, is_later = last
+    addresses = _first(row[f"{outer}.src"]), _first(row[f"{outer}.dst"])
+    last = _last_header(row) if outer == "ipv6" else _ipv4_header(row)
+    if not addresses[1] or last is None:
+        return None
+    return _with_ports(row, addresses, *last)
+
+
+def _with_ports(
+    row: dict[str, str], addresses: tuple[str, str], protocol: int, is_later: bool
+) -> Flow | None:
     if is_later or protocol not in _PORT_NAMES:
-        return source, destination, 0, 0, protocol
+        return *addresses, 0, 0, protocol
     name = _PORT_NAMES[protocol]
     if not row[f"{name}.dstport"] or (name == "tcp" and not row["tcp.hdr_len"]):
         return None  # cut
-    ports = (int(_first(row[f"{name}.{side}port"])) for side in ("src", "dst"))
-    return source, destination, *ports, protocol
+    source_port = int(_first(row[f"{name}.srcport"]))
+    destination_port = int(_first(row[f"{name}.dstport"]))
+    return *addresses, source_port, destination_port, protocol
+
+
+def _ipv4_header(row: dict[str, str]) -> tuple[int, bool] | None:
+    """Return the protocol and whether the packet is a later fragment."""
+    if not row["ip.proto"]:
+        return None
+    return int(_first(row["ip.proto"])), int(_first(row["ip.frag_offset"])) != 0
 
 
 def _last_header(row: dict[str, str]) -> tuple[int, bool] | None:
     """Return the protocol at the end of the chain and whether it is in a later fragment."""
+    if not row["ipv6.nxt"]:
+        return None
     left = {kind: row[name].split(",") if row[name] else [] for kind, name in _NEXT.items()}
     offsets = row["ipv6.fraghdr.offset"].split(",")
     protocol = int(_first(row["ipv6.nxt"]))

@@ -69,7 +69,7 @@ def read_by_kernel(windows: Windows, function: str, frames: list[bytes]) -> Read
         unparsed = unparsed.plus(window.terms.unparsed)
     table = keys.merge([window.flows for window in swept])
     flows = {key_of(row): (int(row["packets"]), int(row["bytes"])) for row in table}
-    return Reading(flows, tuple(unparsed))
+    return Reading(flows, (unparsed.packets, unparsed.bytes))
 
 
 def taken(
