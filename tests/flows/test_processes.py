@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import struct
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from perfmeasure.errors import UsageError
-from perfmeasure.flows.processes import CallAccounting, Calls, SystemCalls
+from perfmeasure.errors import MeasurementError, UsageError
+from perfmeasure.flows import bpfcall
+from perfmeasure.flows.processes import CallAccounting, CallRow, Calls, SystemCalls
 
 # Reads one line of Python after the other and runs it; says when it is done.
 CHILD = """
@@ -243,6 +245,82 @@ def test_calls_of_32_bit_programs_are_not_mistaken_for_others(child: Child, tmp_
     assert count_of(calls, "writev") == 0  # which has the number 20
 
 
+def loaded_programs(name: str) -> set[int]:
+    """Return the numbers of the kernel's programs of a name."""
+    found, number = set(), 0
+    while True:
+        query = ctypes.create_string_buffer(struct.pack("=II", number, 0), 128)
+        try:
+            bpfcall.bpf(11, query)  # BPF_PROG_GET_NEXT_ID
+        except FileNotFoundError:
+            return found
+        number = struct.unpack_from("=I", query, 4)[0]
+        try:
+            descriptor = bpfcall.bpf(13, struct.pack("=I", number).ljust(128, b"\0"))
+        except FileNotFoundError:
+            continue  # it went meanwhile
+        info = ctypes.create_string_buffer(232)
+        attributes = struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info))
+        bpfcall.bpf(bpfcall.Command.OBJ_GET_INFO_BY_FD, attributes.ljust(128, b"\0"))
+        os.close(descriptor)
+        if info.raw[64:80].rstrip(b"\0").decode() == name:
+            found.add(number)
+
+
+def test_nothing_stays_in_the_kernel_of_a_killed_counter(child: Child) -> None:
+    before = loaded_programs("on_enter")
+    code = (
+        "import sys; from perfmeasure.flows.processes import SystemCalls;"
+        f"calls = SystemCalls(pid={child.pid}); print(flush=True); sys.stdin.read()"
+    )
+    counter = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert counter.stdout is not None
+        assert counter.stdout.readline() == b"\n"
+        ours = loaded_programs("on_enter") - before
+        assert ours
+    finally:
+        counter.kill()
+        counter.communicate(timeout=DEADLINE_SECONDS)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while loaded_programs("on_enter") & ours:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_rows_and_accounting_are_said() -> None:
+    rows = [
+        CallRow(0, 7, 12, "read", 1500, 0, 2_500_000, 900, 70_000),
+        CallRow(0, 7, 12, "exit_group", 0, 1, None, None, None),
+    ]
+    calls = Calls(rows, CallAccounting(1502, 1500, 1, 1, 0, 3))
+    head, read, end, accounting = calls.lines(10)
+    assert head.split()[:5] == ["UID", "GID", "PID", "CALL", "COUNT"]
+    assert read.split() == ["0", "7", "12", "read", "1,500", "2.500", "0.900", "70.000"]
+    assert end.split()[3:] == ["exit_group", "1", "never", "returned"]
+    assert accounting == (
+        "calls: begun 1,502, returned 1,500, unreturned 1, in flight 1, full 0, unpaired 3"
+    )
+    assert len(calls.lines(1)) == 3
+
+
+def test_a_broken_law_fails_the_run(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SystemCalls.of(str(child.pid)) as system_calls:
+        child.do("[os.getppid() for _ in range(10)]")
+        read = system_calls.read
+
+        def lose_one() -> Calls:
+            calls = read()
+            fewer = calls.accounting.returned - 1
+            return calls._replace(accounting=calls.accounting._replace(returned=fewer))
+
+        monkeypatch.setattr(system_calls, "read", lose_one)
+        with pytest.raises(MeasurementError, match=r"1 of \d+ are unaccounted for"):
+            system_calls.stop()
+
+
 def test_never_unfiltered(require: Callable[..., None], tmp_path: Path) -> None:
     require("root", "bpf")
     with pytest.raises(UsageError, match="not exactly one filter"):
@@ -252,7 +330,7 @@ def test_never_unfiltered(require: Callable[..., None], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no process"):
         SystemCalls(pid=2**22 + 1)
     with pytest.raises(UsageError, match="cannot be opened"):
-        SystemCalls(cgroup=tmp_path / "none")
+        SystemCalls.of(str(tmp_path / "none"))
     with pytest.raises(UsageError, match="is no cgroup"):
         SystemCalls(cgroup=tmp_path)
     for line in Path("/proc/self/mounts").read_text().splitlines():
