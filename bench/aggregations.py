@@ -29,7 +29,7 @@ from perfmeasure.flows.topk import TopFlows
 from perfmeasure.flows.windows import Window, Windows
 
 LONG_NS = 3600 * 10**9
-ROOM = 262144
+ROOM = 131072
 FLOWS = (1, 1_000, 64_000)
 ENTRY = "int count_xdp(struct xdp_md *context)\n{\n"
 SPREAD = """

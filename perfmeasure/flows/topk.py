@@ -43,14 +43,13 @@ class TopFlows:
     def add(self, flows: Array) -> None:
         """Take in the table of one window (rows of `keys.TABLE`, one a flow)."""
         self.total = self.total.plus(keys.total(flows))
+        flows = self._without_hopeless(flows)
         new = np.full(len(flows), self.error_bytes, np.uint64)
-        admitted = np.concatenate([self._admitted, new])
-        # A flow that is here already keeps the smaller.
-        order = np.argsort(admitted, kind="stable")
-        rows = np.concatenate([self._table, flows])[order]
+        rows = np.concatenate([self._table, flows])
         table = keys.merge([rows])
+        # In the same order as `merge`; of a flow that was there already, the first row is the old.
         first, _ = keys.group(keys.key_of(rows))
-        admitted = admitted[order][first]
+        admitted = np.concatenate([self._admitted, new])[first]
         if len(table) > self.room:
             credit = table["bytes"] + admitted - np.uint64(self.error_bytes)
             at = len(table) - self.room - 1
@@ -103,6 +102,23 @@ class TopFlows:
             "mean_error_bytes": float(missed.mean()) if len(missed) else 0.0,
             "largest_missing_bytes": int(true[~is_kept].max(initial=0)),
         }
+
+    def _without_hopeless(self, flows: Array) -> Array:
+        """Evict flows that are not here and that (room + 1) others of the window exceed.
+
+        They could not stay; to merge them first would take most of the time.
+        """
+        if len(flows) <= self.room + 1:
+            return flows
+        _, groups = keys.group(keys.key_of(np.concatenate([self._table, flows])))
+        count = len(self._table)
+        is_here = np.zeros(len(groups), bool)
+        is_here[groups[:count]] = True
+        at = len(flows) - self.room - 1
+        is_hopeful = flows["bytes"] >= np.partition(flows["bytes"], at)[at]
+        is_hopeful |= is_here[groups[count:]]
+        self._evict(flows[~is_hopeful])
+        return flows[is_hopeful]
 
     def _evict(self, rows: Array) -> None:
         at = (rows["direction"], rows["protocol"])
