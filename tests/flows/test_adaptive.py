@@ -117,3 +117,49 @@ def test_a_change_waits_for_the_one_before(require: Callable[..., None]) -> None
     assert lengths == {20 * MS, 10 * MS}
     windows.change_length(10 * MS)  # nothing to change
     assert {part.length_ns for part in windows.finish()} == {10 * MS}
+
+
+def test_short_windows_find_room_where_long_ones_did_not(require: Callable[..., None]) -> None:
+    require("root", "bpf")
+    room = 2048
+    windows = Windows(640 * MS, room, is_adaptive=True, functions=[INGRESS])
+    bounds = Bounds(5 * MS, 640 * MS)
+    numbers = itertools.count()
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():  # each packet is a new flow
+            number = next(numbers)
+            source = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+            feed(windows, Datagram(source, 1, "10.255.0.1", 53, 0))
+
+    sender = threading.Thread(target=send)
+    swept: list[Window] = []
+    windows.begin()
+    sender.start()
+    try:
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            found = windows.sweep()
+            swept += found
+            if found:
+                windows.change_length(bounds.next_length_ns(found, room))
+            time.sleep(max(windows.wait_ns() / 1e9, 0.001))
+    finally:
+        stop.set()
+        sender.join()
+    swept += windows.finish()
+    total = Terms()
+    for part in swept:
+        part.terms.check(str(part.number))
+        total = total.plus(part.terms)
+    assert total.seen.packets == next(numbers)
+    shares = []  # of what found no room, in long and in short windows
+    for length_ns in (640 * MS, min(part.length_ns for part in swept)):
+        terms = Terms()
+        for part in swept:
+            if part.length_ns == length_ns:
+                terms = terms.plus(part.terms)
+        shares.append(terms.full.packets / terms.seen.packets)
+    assert shares[0] > 0
+    assert shares[1] < shares[0]

@@ -46,13 +46,17 @@ def random_datagrams(seed: int, count: int) -> list[Datagram]:
     draw = random.Random(seed)
     flows: set[Datagram] = set()
     while len(flows) < count:
+        # In few networks, which differ just before and just after where prefixes are cut.
         if draw.random() < 0.7:
             ends = [
-                f"10.{draw.randrange(4)}.{draw.randrange(8)}.{draw.randrange(256)}" for _ in "12"
+                f"10.{draw.choice((0, 1, 127, 128))}.{draw.choice((0, 15, 16))}"
+                f".{draw.randrange(256)}"
+                for _ in "12"
             ]
         else:
             ends = [
-                f"2001:db8:{draw.randrange(4)}:{draw.randrange(9):x}00::{draw.randrange(999):x}"
+                f"2001:db8:{draw.choice((0, 1, 0x8000)):x}:{draw.choice((0, 0x40, 0x80, 0xFFFF)):x}"
+                f":{draw.randrange(65536):x}::{draw.randrange(65536):x}"
                 for _ in "12"
             ]
         ports = draw.randrange(1024, 65536), draw.choice((53, 443, 9001))
