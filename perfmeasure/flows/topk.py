@@ -118,7 +118,8 @@ class TopFlows:
         is_hopeful = flows["bytes"] >= np.partition(flows["bytes"], at)[at]
         is_hopeful |= is_here[groups[count:]]
         self._evict(flows[~is_hopeful])
-        return flows[is_hopeful]
+        hopeful: Array = flows[is_hopeful]
+        return hopeful
 
     def _evict(self, rows: Array) -> None:
         at = (rows["direction"], rows["protocol"])

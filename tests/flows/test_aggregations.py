@@ -7,13 +7,24 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 import pytest
+from flow_frames import made_up_table
 
 from perfmeasure import jsonio
 from perfmeasure.cli import run
+from perfmeasure.clock import ClockPair
+from perfmeasure.flows import aggregations, keys
+from perfmeasure.flows.accounting import Terms
+from perfmeasure.flows.aggregations import Aggregations, Asked
+from perfmeasure.flows.keys import Total
+from perfmeasure.flows.times import KernelTimes
+from perfmeasure.flows.windows import Window
+
+if TYPE_CHECKING:
+    from perfmeasure.flows.loader import Program
 
 PORTS = 40
 ROUNDS = 300
@@ -164,6 +175,31 @@ def test_people_are_told_bounds_and_errors(flows: Callable[..., Any]) -> None:
     assert "windows of 0.1 s: " in said
     assert "=== System Calls ===" in said
     assert "calls: begun " in said
+
+
+def test_a_run_without_an_end_keeps_the_largest_flows_and_no_others() -> None:
+    found = Aggregations(Asked(keep_count=4, is_levels=True), 10**9, None, {0: "lo"})
+    tables = [made_up_table(number, 30, of=60) for number in range(90)]
+    drained, times = Total(), KernelTimes()
+    times.note(ClockPair(0, 0))
+    for number, table in enumerate(tables):
+        drained = drained.plus(keys.total(table))
+        terms = Terms(seen=keys.total(table), drained=keys.total(table))
+        found.add(Window(number, 10**9, table, terms, (), ClockPair(0, 0)))
+    found.finish()
+    program = cast("Program", None)  # which is not asked for what it has not
+    fields = found.fields(program, None, drained, times)
+    largest = found.largest_flows()
+    assert largest is not None
+    assert [flow["bytes"] for flow in fields["top"]["flows"]] == largest["bytes"].tolist()
+    assert "worst_error_bytes" not in fields["top"]
+    assert [level["windows"] for level in fields["levels"]] == [90, 2, 1]
+    assert {level["difference_bytes"] for level in fields["levels"]} == {0}
+    assert aggregations.lines(fields)[0].endswith(f"(bound {drained.bytes // 5:,})")
+    none = Aggregations(Asked(), 10**9, None, {0: "lo"})
+    assert none.largest_flows() is None
+    assert none.fields(program, None, drained, times) == {}
+    assert none.definitions() == {}
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,8 @@ def test_calls_of_32_bit_programs_are_not_mistaken_for_others(child: Child, tmp_
 
 def loaded_programs(name: str) -> set[int]:
     """Return the numbers of the kernel's programs of a name."""
-    found, number = set(), 0
+    found: set[int] = set()
+    number = 0
     while True:
         query = ctypes.create_string_buffer(struct.pack("=II", number, 0), 128)
         try:
