@@ -2,7 +2,9 @@
 
 A window twice as long has at most twice the flows. So the length is halved when a table was more
 than half full, or anything found no room, and doubled when all were so empty that even the double
-would have left them three quarters empty. In between it stays.
+would have left them three quarters empty. In between it stays. Packets that came late mean that the
+drainer does not keep up: shorter windows would make that worse, so the length is doubled then, or
+stays where there was no room either.
 """
 
 from __future__ import annotations
@@ -36,8 +38,12 @@ class Bounds:
         length_ns = windows[-1].length_ns
         fullest = max(len(window.flows) for window in windows) / max_flows
         is_full = any(window.terms.full.packets for window in windows)
-        if is_full or fullest > _SHORTEN_ABOVE:
-            return length_ns // 2 if length_ns // 2 >= self.shortest_ns else length_ns
-        if fullest < _LENGTHEN_BELOW and length_ns * 2 <= self.longest_ns:
-            return length_ns * 2
-        return length_ns
+        is_late = any(window.terms.late.packets for window in windows)
+        wanted_ns = length_ns
+        if is_late:
+            wanted_ns = length_ns if is_full else length_ns * 2
+        elif is_full or fullest > _SHORTEN_ABOVE:
+            wanted_ns = length_ns // 2
+        elif fullest < _LENGTHEN_BELOW:
+            wanted_ns = length_ns * 2
+        return wanted_ns if self.shortest_ns <= wanted_ns <= self.longest_ns else length_ns

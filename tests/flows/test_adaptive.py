@@ -22,8 +22,8 @@ MS = 10**6
 SECONDS = 2.5
 
 
-def window(flows: int, full: int = 0, length_ns: int = 100 * MS) -> Window:
-    terms = Terms(seen=Total(flows + full, 0), full=Total(full, 0))
+def window(flows: int, full: int = 0, late: int = 0, length_ns: int = 100 * MS) -> Window:
+    terms = Terms(seen=Total(flows + full + late, 0), full=Total(full, 0), late=Total(late, 0))
     return Window(1, length_ns, np.zeros(flows, keys.TABLE), terms, (), ClockPair(0, 0))
 
 
@@ -35,10 +35,24 @@ def window(flows: int, full: int = 0, length_ns: int = 100 * MS) -> Window:
         ([window(501)], 50),
         ([window(10), window(501), window(10)], 50),
         ([window(10, full=1)], 50),
+        ([window(600, late=1)], 200),
+        ([window(600, full=1, late=1)], 100),
+        ([window(600, late=1, length_ns=400 * MS)], 400),
         ([window(10, length_ns=400 * MS)], 400),
         ([window(600, length_ns=25 * MS)], 25),
     ],
-    ids=["little", "some", "much", "much once", "full", "longest", "shortest"],
+    ids=[
+        "little",
+        "some",
+        "much",
+        "much once",
+        "full",
+        "late",
+        "full and late",
+        "late and longest",
+        "longest",
+        "shortest",
+    ],
 )
 def test_the_length_follows_the_load_within_the_bounds(
     windows: list[Window], wanted_ms: int
