@@ -73,7 +73,10 @@ class Program:
 
 
 def _import_bcc() -> Any:
-    remedy = "apt-get install --no-install-recommends python3-bpfcc, then run ./run once more"
+    remedy = (
+        "install it: apt-get install --no-install-recommends python3-bpfcc, "
+        "then run ./run once more"
+    )
     try:
         bcc = importlib.import_module("bcc")
     except Exception as error:

@@ -30,7 +30,11 @@ def new_seed() -> int:
 
 def hashes(flows: Array, seed: int) -> Array:
     """Return the 64-bit hash of each flow's key, as ``sketch_hash`` makes it."""
-    words = keys.key_of(flows).view(_WORD).reshape(len(flows), keys.KEY.itemsize // 8)
+    words = (
+        np.ascontiguousarray(keys.key_of(flows))
+        .view(_WORD)
+        .reshape(len(flows), keys.KEY.itemsize // 8)
+    )
     value = np.full(len(flows), seed, _WORD)
     for column in range(words.shape[1]):
         value = (value ^ words[:, column]) * _WORD(0x9E3779B97F4A7C15)

@@ -157,9 +157,9 @@ def read_capture(path: Path, folder: Path) -> list[bytes]:
 # ---- tshark -------------------------------------------------------------------------------------
 
 _ALLOWED = (
-    "frame eth ethertype vlan ieee8021ad ip ipv6 ipv6.hopopts ipv6.routing ipv6.fraghdr "
-    "ipv6.dstopts ah tcp udp sctp data"
-).split()
+    *("frame", "eth", "ethertype", "vlan", "ieee8021ad", "ip", "ipv6", "ipv6.hopopts", "ah"),
+    *("ipv6.routing", "ipv6.fraghdr", "ipv6.dstopts", "tcp", "udp", "sctp", "data"),
+)
 _OPTIONS = ("ip.defragment:FALSE", "ipv6.defragment:FALSE", "tcp.desegment_tcp_streams:FALSE")
 _NEXT = {
     _HOP_BY_HOP: "ipv6.hopopts.nxt",
@@ -170,10 +170,11 @@ _NEXT = {
 }
 _NEXT_LAYERS = {name.rpartition(".")[0] for name in _NEXT.values()}
 _FIELDS = (
-    "frame.len frame.protocols ieee8021ad.svid ip.src ip.dst ip.proto ip.hdr_len "
-    "ip.frag_offset ipv6.src ipv6.dst ipv6.nxt ipv6.fraghdr.offset tcp.srcport tcp.dstport "
-    "tcp.hdr_len _ws.malformed _ws.unreassembled udp.srcport udp.dstport sctp.srcport sctp.dstport"
-).split() + list(_NEXT.values())
+    *("frame.len", "frame.protocols", "ieee8021ad.svid", "_ws.malformed", "_ws.unreassembled"),
+    *("ip.src", "ip.dst", "ip.proto", "ip.frag_offset", "ipv6.src", "ipv6.dst", "ipv6.nxt"),
+    *("tcp.srcport", "tcp.dstport", "tcp.hdr_len", "udp.srcport", "udp.dstport"),
+    *("sctp.srcport", "sctp.dstport", "ipv6.fraghdr.offset", *_NEXT.values()),
+)
 _PORT_NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
 _MOST_EXTENSIONS = 8
 

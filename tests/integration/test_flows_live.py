@@ -25,7 +25,7 @@ class Run:
     """What came of one run."""
 
     windows: list[Window] = field(default_factory=list)
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
     hook: HookCount | None = None
 
     @property

@@ -88,7 +88,8 @@ def taken(
 def build(folder: Path, headers: Path = BPF_FOLDER) -> Path:
     """Compile packet.h as plain C, with what finds reads beyond a frame."""
     program = folder / "parse_frames"
-    flags = "-O1 -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover".split()
+    flags = ["-O1", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover"]
+    flags.append("-fsanitize=address,undefined")
     source = Path(__file__).with_name("parse_frames.c")
     subprocess.run(["cc", *flags, f"-I{headers}", "-o", program, source], check=True)
     return program
