@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,6 +71,29 @@ def test_datagrams_over_loopback_are_counted_as_sent(
                 # Loopback counts without the Ethernet header.
                 assert count.interface.bytes == count.seen.bytes - 14 * count.seen.packets
             assert count.fields()["seen_packets"] == count.seen.packets
+
+
+def test_large_frames_have_their_true_length(require: Callable[..., None]) -> None:
+    """A TCP stream over loopback goes in frames of several segments."""
+    require("root", "bpf")
+    size = 1_000_000
+    with Collector(choose_hooks(["lo"], "both", is_xdp=False), 10**9) as collector:
+        collector.start()
+        with socket.create_server(("127.0.0.1", PORT)) as server:
+            client = socket.create_connection(("127.0.0.1", PORT))
+            accepted, _ = server.accept()
+            with client, accepted, accepted.makefile("rb") as stream:
+                thread = threading.Thread(target=client.sendall, args=(bytes(size),))
+                thread.start()
+                assert len(stream.read(size)) == size
+                thread.join()
+        table = ours(keys.merge([window.flows for window in collector.stop()]))
+    assert sorted(table["direction"].tolist()) == [0, 1]
+    for row in table:
+        assert row["segments"] > row["packets"]
+        assert row["connects"] == 1
+        # Headers of 66 bytes, of the SYN 74.
+        assert row["bytes"] == size + 66 * row["packets"] + 8
 
 
 def test_a_broken_law_fails_the_run(

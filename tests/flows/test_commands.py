@@ -158,6 +158,23 @@ def test_a_terminal_shows_the_last_second(require: Callable[..., None]) -> None:
     assert shown.count(b"=== Top 3 Flows by Packets ===") >= 2
 
 
+def test_nothing_is_left_when_it_is_killed(require: Callable[..., None]) -> None:
+    """Loopback has one hook for XDP: another program can only have it when it is free."""
+    require("root", "bpf")
+    arguments = ("-i", "lo", "--hook", "xdp", "--json", "--duration", "0.2")
+    process = start(*arguments[:-2])
+    wait_until_attached(process)
+    status, _, err = finish(start(*arguments))
+    assert status == 3
+    assert "another program has its XDP hook" in err
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while status and time.monotonic() < deadline:
+        status, _, err = finish(start(*arguments))
+    assert (status, err) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

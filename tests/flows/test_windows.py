@@ -224,6 +224,15 @@ def test_with_the_service_key_many_connects_are_one_entry(services: Windows) -> 
     }
 
 
+def test_a_million_connects_are_one_entry(services: Windows) -> None:
+    services.begin()
+    for port in range(20_000, 20_100):
+        syn = tcp(("192.168.1.10", port), ("10.0.0.5", 80), 0x02)
+        bpfcall.test_run(services.program.fd("count_xdp"), syn, repeat=10_000)
+    (row,) = keys.merge([window.flows for window in services.finish()])
+    assert (row["connects"], row["packets"], row["bytes"]) == (10**6, 10**6, 54 * 10**6)
+
+
 def test_the_syn_says_which_side_is_the_service(services: Windows) -> None:
     """The service's port is the higher one here, and what follows has no SYN."""
     client, service = ("10.1.0.1", 1024), ("10.1.0.2", 9999)

@@ -98,7 +98,7 @@ class _Header(ctypes.Structure):  # struct mmsghdr
     ]
 
 
-def _frames(flows: int, cpu: int) -> bytes:
+def udp_frames(flows: int, cpu: int) -> bytes:
     """Return the frames of all flows, one after another. Another cpu sends others' flows."""
     body = bytes(FRAME_BYTES - 14 - 20 - 8)
     made = []
@@ -119,7 +119,7 @@ def send(interface: str, flows: int, packets: int, cpu: int) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
         sock.bind((interface, 0))
         count = max(flows, _BATCH)
-        data = ctypes.create_string_buffer(_frames(flows, cpu), flows * FRAME_BYTES)
+        data = ctypes.create_string_buffer(udp_frames(flows, cpu), flows * FRAME_BYTES)
         pieces = (_Piece * count)()
         headers = (_Header * count)()
         for number in range(count):

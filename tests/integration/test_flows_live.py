@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from namespaces import FRAME_BYTES, Cable, cable, inside, sender
+from namespaces import FRAME_BYTES, Cable, cable, inside, sender, udp_frames
 
 from perfmeasure.flows import keys
 from perfmeasure.flows.accounting import Terms
@@ -162,6 +163,27 @@ def test_more_windows_are_missed_than_have_counters(made: Cable) -> None:
     run = count(made, 10, 600_000, window_ns=1_000_000, pause=(0.5,))
     check(run, 600_000)
     assert run.terms.late.packets > 0
+
+
+@pytest.mark.parametrize("is_xdp", [False, True])
+def test_tags_that_are_kept_beside_the_frame_are_counted(made: Cable, is_xdp: bool) -> None:
+    """Before tc, the kernel takes the outer tag out of the frame; XDP sees it in its place."""
+    frame = udp_frames(1, 0)
+    tags = (b"", b"\x81\0\0\5", b"\x88\xa8\0\5\x81\0\0\7", b"\x88\xa8\0\5" * 3)
+    sent = [frame[:12] + some + frame[12:] for some in tags]
+    with inside(made.right):
+        hooks = choose_hooks([made.right_interface], "ingress", is_xdp=is_xdp)
+        with Collector(hooks, 10**9) as collector:
+            collector.start()
+            with inside(made.left), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+                sock.bind((made.left_interface, 0))
+                for one in sent:
+                    sock.send(one)
+            time.sleep(0.1)
+            (row,) = keys.merge([window.flows for window in collector.stop()])
+    assert (row["packets"], row["bytes"]) == (3, sum(map(len, sent[:3])))
+    assert collector.terms.unparsed == keys.Total(1, len(sent[3]))
+    assert collector.windows.unparsed_by_reason() == {"tags": 1}
 
 
 def test_nothing_is_left_attached(made: Cable) -> None:
