@@ -129,6 +129,10 @@ def flows_command(
     be made of; if that does not hold, the command fails. Needs root, or the rights that
     `perfmeasure doctor flows` names.
     """
+    if asked.prefix_lengths is not None and key == "service":
+        raise UsageError(
+            "--prefix-length", "given with --key service", "one of them: both cut the key"
+        )
     length_seconds = parse_seconds(window, "--window")
     if not 0.01 <= length_seconds <= 3600:
         raise UsageError("--window", f"{window!r}", "10 ms to 1 hour")

@@ -206,6 +206,10 @@ def test_a_run_without_an_end_keeps_the_largest_flows_and_no_others() -> None:
     ("options", "message"),
     [
         (["--prefix-length", "40"], "--prefix-length: '40'; wanted bits of IPv4"),
+        (
+            ["--prefix-length", "24", "--key", "service"],
+            "--prefix-length: given with --key service",
+        ),
         (["--against-exact"], "--against-exact: given alone; wanted it with --prefix-length"),
         (["--window-bounds", "1ms,10s"], "--window-bounds: '1ms,10s'; wanted two lengths"),
         (["--window-bounds", "10s"], "--window-bounds: '10s'; wanted two lengths"),
