@@ -13,7 +13,8 @@ from perfmeasure.flows.keys import TABLE, Array, Total
 from perfmeasure.flows.times import KernelTimes
 
 if TYPE_CHECKING:
-    from perfmeasure.flows.aggregations import Aggregations
+    from collections.abc import Callable
+
     from perfmeasure.flows.window_store import WindowStore
     from perfmeasure.flows.windows import Window
 
@@ -30,7 +31,7 @@ class Ledger:
     Args:
         store: where the windows go; nowhere if it is None.
         is_summing: whether to sum the flows, which takes about 150 bytes for each.
-        aggregations: what else takes the windows in.
+        on_window: called with each window, in this thread.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Ledger:
         store: WindowStore | None = None,
         *,
         is_summing: bool = True,
-        aggregations: Aggregations | None = None,
+        on_window: Callable[[Window], None] | None = None,
     ) -> None:
         self.times = KernelTimes()
         self.summary_count = 0
@@ -46,8 +47,8 @@ class Ledger:
         self.overflow: dict[tuple[int, int], Total] = {}
         """By direction and protocol, what found no room."""
         self._store = store
+        self._on_window = on_window
         self._is_summing = is_summing
-        self._aggregations = aggregations
         self._tables: list[Array] = []
         self._pending_rows = 0
         self._failure: Exception | None = None
@@ -89,8 +90,6 @@ class Ledger:
         try:
             if self._store is not None and self._failure is None:
                 self._store.flush()
-            if self._aggregations is not None and self._failure is None:
-                self._aggregations.finish()
         except Exception as error:  # noqa: BLE001 - the same
             self._failure = error
 
@@ -102,8 +101,8 @@ class Ledger:
             self.overflow[at] = self.overflow.get(at, Total()).plus(part.total)
         if self._store is not None:
             self._store.add(window)
-        if self._aggregations is not None:
-            self._aggregations.add(window)
+        if self._on_window is not None:
+            self._on_window(window)
         if not self._is_summing or not len(window.flows):
             return
         self._tables.append(window.flows)

@@ -117,7 +117,6 @@ class Windows:
         )
         self._slots_fd = self.program.map_fd("slots")
         self._control_fd = self.program.map_fd("control")
-        self._totals_fd = self.program.map_fd("windows")
         self._table_fds = [self.program.map_fd(f"flows_{slot}") for slot in range(keys.SLOTS)]
         for slot in range(keys.SLOTS):
             self._set_slot(slot)

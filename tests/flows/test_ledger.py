@@ -59,6 +59,14 @@ def test_windows_go_to_the_store(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_each_window_is_shown_in_the_thread() -> None:
+    shown: list[tuple[int, str]] = []
+    book = Ledger(on_window=lambda w: shown.append((w.number, threading.current_thread().name)))
+    book.add([make_window(1), make_window(2, 7)])
+    book.close()
+    assert shown == [(1, "ledger"), (2, "ledger")]
+
+
 def test_a_store_that_fails_fails_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     book = Ledger(WindowStore(folder, {0: "lo"}))
