@@ -19,7 +19,7 @@ from rich.text import Text
 
 from perfmeasure import jsonio
 from perfmeasure.errors import UsageError
-from perfmeasure.flows import interfaces, keys, summary
+from perfmeasure.flows import interfaces, keys, privileges, summary
 from perfmeasure.flows.collector import Collector
 from perfmeasure.flows.ledger import Ledger
 from perfmeasure.flows.report import Report
@@ -161,6 +161,8 @@ class _Run:
         # Without an end, sums over the whole run would grow without one, too.
         is_summing = self._settings.is_json or self._settings.duration_seconds is not None
         with _stop_at_signals() as stop, self._screen() as draw:
+            self._collector.start()
+            privileges.keep_only(privileges.KEPT_WHILE_COUNTING)
             latest = draw and _Latest(lambda *figures: draw(self._report(*figures)))
             self._ledger = Ledger(
                 self._store or None,
@@ -178,7 +180,6 @@ class _Run:
 
     def _sweep_until(self, stop: threading.Event) -> None:
         duration = self._settings.duration_seconds
-        self._collector.start()
         end = math.inf if duration is None else time.monotonic() + duration
         while not stop.is_set() and (left := end - time.monotonic()) > 0:
             stop.wait(min(max(self._collector.windows.wait_ns() / 1e9, 0.0), left))
