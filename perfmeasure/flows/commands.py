@@ -19,7 +19,7 @@ from rich.text import Text
 
 from perfmeasure import jsonio
 from perfmeasure.errors import UsageError
-from perfmeasure.flows import aggregations, interfaces, keys, summary
+from perfmeasure.flows import aggregations, interfaces, keys, privileges, summary
 from perfmeasure.flows.aggregations import Aggregations, Asked, aggregation_options
 from perfmeasure.flows.collector import Collector
 from perfmeasure.flows.ledger import Ledger
@@ -195,6 +195,8 @@ class _Run:
             MeasurementError: packets are not accounted for, or a window cannot be stored.
         """
         with _stop_at_signals() as stop, self._screen() as draw:
+            self._collector.start()
+            privileges.keep_only(privileges.KEPT_WHILE_COUNTING)
             latest = draw and _Latest(lambda *figures: draw(self._report(*figures)))
 
             def take(window: Window) -> None:
@@ -226,7 +228,6 @@ class _Run:
 
     def _sweep_until(self, stop: threading.Event) -> None:
         duration = self._settings.duration_seconds
-        self._collector.start()
         end = math.inf if duration is None else time.monotonic() + duration
         while not stop.is_set() and (left := end - time.monotonic()) > 0:
             stop.wait(min(max(self._collector.windows.wait_ns() / 1e9, 0.0), left))

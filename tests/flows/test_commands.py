@@ -101,6 +101,21 @@ def test_json_is_one_object_with_all_flows(require: Callable[..., None], tmp_pat
     }
 
 
+def test_rights_that_are_not_needed_any_more_are_given_up(require: Callable[..., None]) -> None:
+    require("root", "bpf")
+    process = start("-i", "lo", "--json")
+    wait_until_attached(process)
+    (line,) = (
+        line
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        if line.startswith("CapEff")
+    )
+    assert int(line.split()[1], 16) & ~(1 << 1 | 1 << 39) == 0
+    process.terminate()
+    status, _, err = finish(process)
+    assert (status, err) == (0, "")
+
+
 def test_an_interrupt_ends_with_a_last_sweep(require: Callable[..., None]) -> None:
     """A window of an hour: without the last sweep there would be nothing."""
     require("root", "bpf")
