@@ -72,7 +72,7 @@ class Scene:
         self.children = Children(plan, supervisor, reactor=self.clock, report=self.said.append)
         self.children.on_give_up = self.given_up.append
         progress = Progress()
-        progress.warn = self.said.append  # type: ignore[method-assign] # what people are told
+        progress.warn = self.said.append  # type: ignore[method-assign, assignment] # what people are told
         self.recording = Recording(self.config, self.children, supervisor, progress)
 
     def start(self) -> Deferred[None]:
@@ -166,7 +166,7 @@ def test_a_collector_that_is_never_ready_is_ended(tmp_path: Path) -> None:
     started = scene.start()
     (collector,) = Collector.made
     signals: list[int] = []
-    collector.signal = signals.append  # type: ignore[method-assign] # there is no process
+    collector.signal = signals.append  # type: ignore[method-assign, assignment] # there is no process
     scene.clock.advance(61)
     assert signals == [9]
     collector.end()
