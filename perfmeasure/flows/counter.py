@@ -160,7 +160,7 @@ class FlowCounter:
             HookCount(
                 hook,
                 self.windows.hook_total(hook.index, hook.direction),
-                Total(after.packets - before.packets, after.bytes - before.bytes),
+                after.minus(before),
             )
             for hook, before, after in triples
         ]

@@ -100,6 +100,10 @@ class Total(NamedTuple):
         """Return the sum of both."""
         return Total(self.packets + other.packets, self.bytes + other.bytes)
 
+    def minus(self, other: Total) -> Total:
+        """Return what this has more than another."""
+        return Total(self.packets - other.packets, self.bytes - other.bytes)
+
 
 def address_text(address: bytes) -> str:
     """Return the usual text of 16 bytes: dotted for a mapped IPv4 address, else RFC 5952's."""

@@ -124,7 +124,9 @@ class Windows:
         if is_adaptive:
             self._set_epoch(0, self._timeline.last.packed())
             self._set_epoch(1, struct.pack("=QQQ", _NEVER_NS, 0, length_ns))
-        self._totals_before = np.zeros(keys.WINDOW_RING, keys.WINDOW_TOTALS)
+        self._totals_before: dict[int, dict[str, Total]] = {}  # by place in the ring
+        self._held: dict[int, Array] = {}
+        """Flows of windows whose counters have become a later one's, by their place in the ring."""
         self._overflow_before = np.zeros((keys.SLOTS, 2, keys.PROTOCOLS), keys.TOTALS)
         self._has_barrier = True
         self._armed = [-1] * keys.SLOTS
@@ -154,7 +156,8 @@ class Windows:
         Nothing may be attached any more. Counting can begin again after it.
         """
         self._control(keys.CONTROL_BEGIN_NS, _NEVER_NS)
-        return self._sweep_to(self._timeline.number_at(time.monotonic_ns() + MARGIN_NS))
+        last = self._timeline.number_at(time.monotonic_ns() + MARGIN_NS)
+        return self._sweep_to(last, is_counting=False)
 
     def change_length(self, length_ns: int) -> None:
         """Have windows of another length soon, if ``is_adaptive``.
@@ -196,21 +199,28 @@ class Windows:
         }
         return {name: count for name, count in counts.items() if count}
 
-    def _sweep_to(self, last: int) -> list[Window]:
+    def _sweep_to(self, last: int, *, is_counting: bool = True) -> list[Window]:
         self._wait_for_programs()
         clock = read_pair()
         swept = []
         for number in range(self._next, last + 1):
             slot = number % keys.SLOTS
-            flows = np.zeros(0, keys.TABLE)
+            flows = self._held.pop(number % keys.WINDOW_RING, None)
             if self._armed[slot] == number:
-                flows = self._drain(slot)
+                flows = _joined(flows, self._drain(slot))
                 # For the first window of this slot that has not ended: after a lag, not the next.
                 first = max(last + 1, self._timeline.number_at(time.monotonic_ns()))
                 self._arm(first + (number - first) % keys.SLOTS)
-            elif number <= last - keys.WINDOW_RING:
-                continue  # its counters have become part of a later window's
-            terms = self._terms(number).with_drained(keys.total(flows))
+            counted = self._totals_of(number)
+            newest = self._timeline.number_at(time.monotonic_ns()) if is_counting else last
+            if number <= newest - keys.WINDOW_RING:
+                # Its counters had become a later window's by the time they were read, maybe one's
+                # that is still being counted: it is told of with that one.
+                if flows is not None:
+                    self._held[number % keys.WINDOW_RING] = flows
+                continue
+            flows = np.zeros(0, keys.TABLE) if flows is None else flows
+            terms = self._terms(number, counted).with_drained(keys.total(flows))
             overflow = self._overflow(slot) if terms.full.packets else ()
             length_ns = self._timeline.length_ns(number)
             begin_ns = self._timeline.begin_ns(number)
@@ -227,16 +237,21 @@ class Windows:
         self._control(number % keys.SLOTS, number)
         self._armed[number % keys.SLOTS] = number
 
-    def _terms(self, number: int) -> Terms:
-        at = number % keys.WINDOW_RING
-        raw = self._per_processor("windows", at, keys.WINDOW_TOTALS)
-        counted = []
-        for term in keys.COUNTED_TERMS:
-            now = (int(raw[term]["packets"].sum()), int(raw[term]["bytes"].sum()))
-            before = self._totals_before[at][term]
-            counted.append(Total(now[0] - int(before["packets"]), now[1] - int(before["bytes"])))
-            self._totals_before[term][at] = now
-        return Terms(**dict(zip(keys.COUNTED_TERMS, counted, strict=True)))
+    def _totals_of(self, number: int) -> dict[str, Total]:
+        """Return what has been counted where a window's counters are."""
+        raw = self._per_processor("windows", number % keys.WINDOW_RING, keys.WINDOW_TOTALS)
+        return {
+            term: Total(int(raw[term]["packets"].sum()), int(raw[term]["bytes"].sum()))
+            for term in keys.COUNTED_TERMS
+        }
+
+    def _terms(self, number: int, counted: dict[str, Total]) -> Terms:
+        """Return what has been counted since the last window that was told of."""
+        before = self._totals_before.get(number % keys.WINDOW_RING, {})
+        self._totals_before[number % keys.WINDOW_RING] = counted
+        return Terms(
+            **{term: now.minus(before.get(term, Total())) for term, now in counted.items()}
+        )
 
     def _overflow(self, slot: int) -> tuple[Overflow, ...]:
         found = []
@@ -245,9 +260,7 @@ class Windows:
                 at = (slot * 2 + direction) * keys.PROTOCOLS + protocol
                 now = self._totals("overflow", at)
                 before = self._overflow_before[slot, direction, protocol]
-                total = Total(
-                    now.packets - int(before["packets"]), now.bytes - int(before["bytes"])
-                )
+                total = now.minus(Total(int(before["packets"]), int(before["bytes"])))
                 self._overflow_before[slot, direction, protocol] = now
                 if total.packets:
                     found.append(Overflow(direction, protocol, total))
@@ -286,3 +299,7 @@ class Windows:
                 return
         # To replace a map in a map of maps waits for the programs, too.
         self._set_slot(0)
+
+
+def _joined(held: Array | None, flows: Array) -> Array:
+    return flows if held is None else np.concatenate([held, flows])
