@@ -116,7 +116,7 @@ def measure(log: Path, group: MeasurementCgroup, arguments: argparse.Namespace) 
         now = bpfcall.ids(bpfcall.Command.PROG_GET_NEXT_ID)
         programs = [bpfcall.program_by_id(number) for number in now - before]
         rest = idle(collector.pid, arguments.idle_seconds)
-        group.add(os.getpid())
+        (group.path / "cgroup.procs").write_text("0")  # ourselves, and our children
         cpu = cpu_seconds(collector.pid)
         count, took = load(arguments.rate, arguments.seconds)
         time.sleep(1)

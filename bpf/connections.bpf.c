@@ -8,6 +8,11 @@
 // The offsets OFFSET_* come from the running kernel's BTF (perfmeasure/flows/connection_source.py);
 // everything else is UAPI.
 
+// The others ask for <linux/socket.h>, which here is the kernel's own and would bring in half of it,
+// at 0.4 s a start; what they need of it is UAPI.
+#include <uapi/linux/socket.h>
+#define _LINUX_SOCKET_H
+
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/in.h>
 #include <uapi/linux/ip.h>
@@ -159,6 +164,7 @@ static inline u16 read_u16(void *base, u32 offset) {
 
 static inline void fill(struct connection *c, void *sk) {
     void *net = 0;
+    u64 socket_flags = 0; // an unsigned long
     u32 unacknowledged = read_u32(sk, OFFSET_SND_UNA);
     c->unacknowledged = read_u32(sk, OFFSET_WRITE_SEQ) - unacknowledged;
     bpf_probe_read_kernel(&c->acknowledged, 8, sk + OFFSET_BYTES_ACKED);
@@ -169,7 +175,8 @@ static inline void fill(struct connection *c, void *sk) {
     c->srtt_us_times_8 = read_u32(sk, OFFSET_SRTT_US);
     c->minimum_rtt_us = read_u32(sk, OFFSET_RTT_MIN);
     c->error = read_u32(sk, OFFSET_SK_ERR);
-    c->socket_flags = read_u32(sk, OFFSET_SKC_FLAGS);
+    bpf_probe_read_kernel(&socket_flags, sizeof(socket_flags), sk + OFFSET_SKC_FLAGS);
+    c->socket_flags = socket_flags;
     bpf_probe_read_kernel(&net, sizeof(net), sk + OFFSET_SKC_NET);
     c->netns = read_u32(net, OFFSET_NET_INUM);
     c->family = read_u16(sk, OFFSET_SKC_FAMILY);

@@ -53,6 +53,8 @@ class Children:
     ) -> None:
         self.on_give_up: Callable[[str], None] = report
         """Told why a child was given up."""
+        self.cgroup: Path | None = None
+        """The control group that those started from now on run in; None is ours."""
         self._plan = plan
         self._supervisor = supervisor
         self._reactor = reactor
@@ -218,7 +220,13 @@ class Children:
         # The children log in UTC; a library's own stamps do, too.
         env = {**os.environ, "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
         return ChildProcess(
-            name, argv, reactor=self._reactor, report=self._report, env=env, **settings
+            name,
+            argv,
+            reactor=self._reactor,
+            report=self._report,
+            env=env,
+            cgroup=self.cgroup,
+            **settings,
         )
 
     def _given_up(self, why: str | None) -> None:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "convert": "perfmeasure.analysis.conversion:convert_command",
     "validate": "perfmeasure.analysis.commands:validate_command",
     "monitor": "perfmeasure.tor.monitor:monitor_command",
+    "flows": "perfmeasure.flows.commands:flows_command",
     "serve": "perfmeasure.web.commands:serve_command",
     "doctor": "perfmeasure.doctor:doctor_command",
 }

@@ -30,6 +30,17 @@ class Network(enum.StrEnum):
     """A private Tor network on loopback, made and run by the harness."""
 
 
+class Flows(enum.StrEnum):
+    """Whether the kernel's view of the measurement's connections is recorded."""
+
+    AUTO = "auto"
+    """Where the machine allows it; the database says why where it does not."""
+    ON = "on"
+    """Without it there is no measurement."""
+    OFF = "off"
+    """Not recorded."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
     """Everything that ``perfmeasure measure`` can be told. Durations are in seconds."""
@@ -63,6 +74,7 @@ class MeasureConfig:
     stop_at: str | None = None
     events: tuple[str, ...] = ()
     """Events of tor's control port asked for besides the default ones."""
+    flows: Flows = Flows.AUTO
     rotate_every_seconds: int = DAY_SECONDS
     http_port: int = 8081
     http_bind: str = "127.0.0.1"

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from perfmeasure.config import MeasureConfig, Network, load_toml
+from perfmeasure.config import Flows, MeasureConfig, Network, load_toml
 from perfmeasure.logfile import DAY_SECONDS
 from perfmeasure.units import parse_bytes, parse_seconds
 
@@ -117,6 +117,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @_option("--torserver-conf-file", type=_FILE, help="File appended to the onion host's torrc.")
 @_option("--events", multiple=True, metavar="EVENT",
          help="Also log this event of tor's control port, such as CIRC_BW; repeatable.")
+@_option("--flows", type=click.Choice([str(choice) for choice in Flows]), default="auto",
+         help="Record what the kernel sees of each connection; auto does where the machine can.")
 @_option("--stop-at", metavar="REGEX",
          help="Stop when a line of the tgen client's or tor client's log matches.")
 @_option("--rotate-every", "rotate_every_seconds", type=_Seconds(), default=DAY_SECONDS,
@@ -145,7 +147,12 @@ def measure_command(dry_run: bool, **settings: Any) -> int:
     if not 1 <= rotate <= DAY_SECONDS:
         raise click.BadParameter("wanted 1 second to 1 day", param_hint="--rotate-every")
     config = MeasureConfig(
-        **settings | {"network": Network(settings["network"]), "rotate_every_seconds": rotate}
+        **settings
+        | {
+            "network": Network(settings["network"]),
+            "flows": Flows(settings["flows"]),
+            "rotate_every_seconds": rotate,
+        }
     )
     # Twisted and all that runs on it are only needed from here on.
     from perfmeasure import measurement, plan  # noqa: PLC0415

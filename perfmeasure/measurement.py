@@ -2,6 +2,7 @@
 
 The order, which is also that of the methods below::
 
+    flows     the collector of connections, where the machine allows it
     network   a private one is made, or the public one is there
       |-> tgen server, tor client, onion host, a control-port reader for each tor
       |-> bootstrap, descriptor upload, a first answer from the onion service
@@ -33,6 +34,7 @@ from perfmeasure.errors import (
     MeasurementError,
     PerfmeasureError,
 )
+from perfmeasure.flows.recording import Recording
 from perfmeasure.lock import prefix_lock
 from perfmeasure.plan import Plan, find_address, make_plan
 from perfmeasure.progress import Progress
@@ -76,6 +78,7 @@ class Measurement:
         self._began_unix_ts = time.time()
         self._supervisor = Supervisor(reactor, progress.warn)
         self._children = Children(plan, self._supervisor, reactor=reactor, report=progress.warn)
+        self._recording = Recording(plan.config, self._children, self._supervisor, progress)
         self._controllers: dict[str, TorController] = {}
         self._testnet: Testnet | None = None
         self._starting: Deferred[None] | None = None
@@ -158,10 +161,9 @@ class Measurement:
         """Start everything, wait for the end, stop everything; return what went wrong."""
         self._supervisor.startService()
         try:
-            self._starting = Deferred.fromCoroutine(self._start_network())
-            await self._starting
-            self._starting = Deferred.fromCoroutine(self._start_children())
-            await self._starting
+            for start in (self._recording.start, self._start_network, self._start_children):
+                self._starting = Deferred.fromCoroutine(start())
+                await self._starting
             self._starting = None
             self._publication.start()
             if self._config.drop_guards_hours:
@@ -329,6 +331,7 @@ class Measurement:
         await self._supervisor.stop_all()
         if self._testnet is not None:
             self._testnet.close()
+        self._recording.close()
         self._progress.done("all children have ended")
 
     async def _finish(self) -> bool:

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -61,6 +62,7 @@ class ChildProcess(Service):
         death_signal: what it gets when the harness is killed. SIGTERM is for a program of ours
             that writes a log and ends at once; any other gets SIGKILL.
         idle_limit_seconds: how long it may go without ``mark_work`` being called; None is for ever.
+        cgroup: the folder of the control group that it runs in; None is ours.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class ChildProcess(Service):
         before_start: Callable[[], None] = lambda: None,
         death_signal: int = signal.SIGKILL,
         idle_limit_seconds: float | None = None,
+        cgroup: Path | None = None,
         policy: RestartPolicy | None = None,
     ) -> None:
         self.setName(name)
@@ -98,7 +101,8 @@ class ChildProcess(Service):
         self._on_end = on_end
         self._before_start = before_start
         self._death_signal = death_signal
-        self._policy = policy or RestartPolicy()
+        self._cgroup = cgroup
+        self.policy = policy or RestartPolicy()
         self._deaths: deque[float] = deque()
         self._transport: Any = None
         self._again: Any = None
@@ -208,20 +212,20 @@ class ChildProcess(Service):
     def _died(self, how: str) -> None:
         now = self._reactor.seconds()
         self._deaths.append(now)
-        while now - self._deaths[0] > self._policy.window_seconds:
+        while now - self._deaths[0] > self.policy.window_seconds:
             self._deaths.popleft()
         deaths = len(self._deaths)
         said = b" / ".join(self.last_lines).decode(errors="replace")[-600:]
-        if deaths > self._policy.deaths_allowed:
+        if deaths > self.policy.deaths_allowed:
             self._close_log()
             self._on_end(
                 f"{self.name} {how} and was given up after {deaths} deaths in "
-                f"{self._policy.window_seconds:.0f} s; it last said: {said or 'nothing'}"
+                f"{self.policy.window_seconds:.0f} s; it last said: {said or 'nothing'}"
             )
             return
         pause = min(
-            self._policy.first_pause_seconds * 2 ** (deaths - 1),
-            self._policy.longest_pause_seconds,
+            self.policy.first_pause_seconds * 2 ** (deaths - 1),
+            self.policy.longest_pause_seconds,
         )
         self._report(f"{self.name} {how}; starting it again in {pause:.0f} s")
         self._again = self._reactor.callLater(pause, self._restart)
@@ -238,7 +242,7 @@ class ChildProcess(Service):
         self._before_start()
         self.mark_work()
         self.started_unix_ts = time.time()
-        argv = tethered(self.argv, self._death_signal)
+        argv = tethered(self.argv, self._death_signal, self._cgroup)
         self._transport = self._reactor.spawnProcess(
             _Lines(self),
             argv[0],

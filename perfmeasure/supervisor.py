@@ -29,7 +29,7 @@ class Supervisor(MultiService):
         super().__init__()
         self._report = report
         self._said = ""
-        self._reactor = reactor
+        self.reactor = reactor
         self._last_look: float | None = None
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
@@ -61,7 +61,7 @@ class Supervisor(MultiService):
             await self.stop(child)
 
     def _look(self) -> None:
-        before, self._last_look = self._last_look, self._reactor.seconds()
+        before, self._last_look = self._last_look, self.reactor.seconds()
         if before is not None and self._last_look - before > _HELD_UP_SECONDS:
             # It was we who stood still (a suspended machine, a stopped process), not they.
             for child in self.children:

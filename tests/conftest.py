@@ -125,10 +125,19 @@ def _why_missing(part: str) -> str:
 
         lacking = [
             check
-            for check in (checks.check_bcc(), checks.check_bpf_right())
+            for check in (
+                checks.check_bcc(),
+                checks.check_kernel_headers(),
+                checks.check_bpf_right(),
+            )
             if check.status is checks.Status.MISSING
         ]
         return "; ".join(f"{check.name}: {check.found}" for check in lacking)
+    if part == "cgroup2":
+        from perfmeasure import checks
+
+        check = checks.check_cgroup()
+        return check.found if check.status is checks.Status.MISSING else ""
     if shutil.which(part, path=_SYSTEM_PATH) is None:
         return f"no program {part} on PATH"
     return ""
@@ -136,7 +145,7 @@ def _why_missing(part: str) -> str:
 
 @pytest.fixture(scope="session")
 def require() -> Callable[..., None]:
-    """Call with names of parts: ``root``, ``bpf`` or any program, such as ``tor``."""
+    """Call with names of parts: ``root``, ``bpf``, ``cgroup2`` or a program, such as ``tor``."""
 
     def check(*parts: str) -> None:
         for part in parts:

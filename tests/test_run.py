@@ -90,7 +90,13 @@ class StandIn:
         )
 
     def call_on_bare_machine(
-        self, before: str = ":", after: str = ":", *, during: str = "", **more: str
+        self,
+        before: str = ":",
+        after: str = ":",
+        *,
+        during: str = "",
+        argument: str = "x",
+        **more: str,
     ) -> subprocess.CompletedProcess[str]:
         """Call ./run where tor and bcc are not installed and /usr/sbin is ours to write to.
 
@@ -99,7 +105,17 @@ class StandIn:
         """
         inside = f'{HIDE}\nshift\nset +e\n{before}\n"$@"\nstatus=$?\n{after}\nexit $status'
         return subprocess.run(
-            ["unshare", "--mount", "sh", "-c", inside, "sh", self.layer, self.root / "run", "x"],
+            [
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                inside,
+                "sh",
+                self.layer,
+                self.root / "run",
+                argument,
+            ],
             capture_output=True,
             check=False,
             env=self.environment(APT_DOES=during, **more),
@@ -214,6 +230,14 @@ def test_root_installs_quietly_while_no_service_may_start(bare: StandIn) -> None
     assert call.endswith(PACKAGES)
     assert "DPkg::Lock::Timeout=" in call
     assert bare.logs() == []
+
+
+def test_the_tests_need_more_programs(bare: StandIn, require: Callable[..., None]) -> None:
+    require("tshark")
+    hide = f"mount --bind /dev/null {shutil.which('tshark')}"
+    bare.call_on_bare_machine(hide, argument="test")
+    (call,) = bare.noted("apt-get")
+    assert call.endswith(f"{PACKAGES} tshark")
 
 
 def test_old_lists_are_renewed_once(bare: StandIn) -> None:

@@ -13,9 +13,13 @@ import errno
 import os
 import platform
 import struct
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
@@ -40,6 +44,7 @@ class Command(enum.IntEnum):
     MAP_GET_NEXT_ID = 12
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
+    RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
     MAP_LOOKUP_AND_DELETE_BATCH = 25
     LINK_CREATE = 28
@@ -66,7 +71,7 @@ class ProgramStatistics(NamedTuple):
 
 
 def bpf(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
-    """Make one bpf(2) call and return its result, not negative.
+    """Make one system call and return its result, which is not negative.
 
     Args:
         command: which; see `Command`.
@@ -94,6 +99,17 @@ def link_create(program_fd: int, target: int, attach_type: AttachType, flags: in
     """
     attributes = struct.pack("=IIII", program_fd, target, attach_type, flags)
     return bpf(Command.LINK_CREATE, attributes.ljust(_ATTR_BYTES, b"\0"))
+
+
+def raw_tracepoint_open(program_fd: int, name: str) -> int:
+    """Attach a program to a raw tracepoint, such as ``sys_enter``; return the link.
+
+    Raises:
+        OSError: the kernel refused, or has no tracepoint of that name.
+    """
+    name_buffer = ctypes.create_string_buffer(name.encode())
+    attributes = struct.pack("=QI", ctypes.addressof(name_buffer), program_fd)
+    return bpf(Command.RAW_TRACEPOINT_OPEN, attributes.ljust(_ATTR_BYTES, b"\0"))
 
 
 def enable_statistics() -> int:
@@ -167,7 +183,12 @@ class TestRun(NamedTuple):
     duration_ns: int
 
 
-def test_run(program_fd: int, frame: bytes, repeat: int = 1, context: bytes = b"") -> TestRun:
+def test_run(  # the kernel's name for it; no test of pytest's
+    program_fd: int,
+    frame: bytes,
+    repeat: int = 1,  # noqa: PT028
+    context: bytes = b"",  # noqa: PT028
+) -> TestRun:
     """Run a packet program on a frame without a network (``BPF_PROG_TEST_RUN``).
 
     Args:
@@ -231,7 +252,7 @@ class BatchReader:
         Raises:
             OSError: the kernel refused.
         """
-        return self._read(map_fd, Command.MAP_LOOKUP_AND_DELETE_BATCH)
+        return self._together(self.drained_batches(map_fd))
 
     def peek(self, map_fd: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return all entries and leave them where they are.
@@ -239,14 +260,33 @@ class BatchReader:
         Raises:
             OSError: the kernel refused.
         """
-        return self._read(map_fd, Command.MAP_LOOKUP_BATCH)
+        return self._together(self._batches(map_fd, Command.MAP_LOOKUP_BATCH))
 
-    def _read(
-        self, map_fd: int, command: Command
+    def drained_batches(
+        self, map_fd: int
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Yield and delete all entries, some at a time; each pair holds until the next.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        return self._batches(map_fd, Command.MAP_LOOKUP_AND_DELETE_BATCH)
+
+    def _together(
+        self, batches: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        keys, values = [], []
+        keys, values = [self._keys[:0]], [self._values[:0]]
+        for some_keys, some_values in batches:
+            keys.append(some_keys.copy())
+            values.append(some_values.copy())
+        return np.concatenate(keys), np.concatenate(values)
+
+    def _batches(
+        self, map_fd: int, command: Command
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         position = 0
-        while True:
+        is_last = False
+        while not is_last:
             attributes = ctypes.create_string_buffer(
                 struct.pack(
                     "=QQQQIIQQ",
@@ -256,7 +296,6 @@ class BatchReader:
                 ),
                 _ATTR_BYTES,
             )  # fmt: skip
-            is_last = False
             try:
                 bpf(command, attributes)
             except OSError as error:
@@ -264,12 +303,9 @@ class BatchReader:
                     raise
                 is_last = True
             count = struct.unpack_from("=I", attributes, 32)[0]
-            keys.append(self._keys[:count].copy())
-            values.append(self._values[:count].copy())
-            if is_last:
-                return np.concatenate(keys), np.concatenate(values)
             ctypes.memmove(self._in, self._out, len(self._in))
             position = ctypes.addressof(self._in)
+            yield self._keys[:count], self._values[:count]
 
 
 def lookup(map_fd: int, key: bytes, value_bytes: int) -> bytes | None:
@@ -338,6 +374,6 @@ def wait_for_programs() -> None:
 
 def possible_processors() -> int:
     """Return the number of values a per-CPU map has for each key."""
-    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
-        ranges = [part.split("-") for part in file.read().strip().split(",")]
+    text = Path("/sys/devices/system/cpu/possible").read_text("ascii")
+    ranges = [part.split("-") for part in text.strip().split(",")]
     return max(int(ends[-1]) for ends in ranges) + 1

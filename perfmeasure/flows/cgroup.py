@@ -1,7 +1,7 @@
 """The control group (cgroup v2) of one measurement, whose sockets alone are recorded.
 
 A socket belongs to the group that its process was in when it was opened, so children have to be
-started inside (`MeasurementCgroup.entering`), not moved in later.
+started inside (`perfmeasure.tether`), not moved in later.
 """
 
 from __future__ import annotations
@@ -56,23 +56,6 @@ class MeasurementCgroup:
                 f"cannot be made ({error.strerror})",
                 next_step="run as root, or let somebody delegate a cgroup v2 to this user",
             ) from error
-
-    def add(self, pid: int) -> None:
-        """Move a process in; the sockets that it has stay where they were opened.
-
-        Raises:
-            OSError: no such process, or no right to move it.
-        """
-        (self.path / "cgroup.procs").write_text(str(pid), encoding="ascii")
-
-    def entering(self, argv: list[str]) -> list[str]:
-        """Return the command that enters the group and then becomes ``argv``."""
-        procs = str(self.path / "cgroup.procs")
-        return ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', procs, *argv]
-
-    def pids(self) -> list[int]:
-        """Return the processes in the group."""
-        return [int(pid) for pid in (self.path / "cgroup.procs").read_text("ascii").split()]
 
     def remove(self) -> bool:
         """Remove the group; False when processes are still in it after a short wait."""

@@ -7,8 +7,14 @@ it ends.
 
 from __future__ import annotations
 
+import os
+
+# Capabilities are each thread's own: a pool of threads that waits for work would keep them.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import signal
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -26,7 +32,6 @@ LOOK_SECONDS = 0.1
 """How often the ring is emptied: it holds what comes in a second many times over."""
 
 _LAST_SECONDS = 8
-_SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT))
 
 
 def _report(text: str) -> None:
@@ -53,8 +58,15 @@ def collect(
         MissingError: the kernel or the machine lacks something.
         MeasurementError: the log cannot be opened.
     """
-    # From here on the signals wait until the loop asks for them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    stops: list[int] = []
+
+    def stop_soon(number: int, _frame: object) -> None:
+        stops.append(number)
+        # Whatever hinders us: nobody may be left to send SIGKILL (perfmeasure.tether).
+        signal.alarm(_LAST_SECONDS)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop_soon)
     root = cgroup.mount_point()
     if group is not None and not (group / "cgroup.procs").exists():
         raise MissingError(
@@ -77,11 +89,10 @@ def collect(
         _report,
     )
     click.echo(READY)
-    while (stop := signal.sigtimedwait(_SIGNALS, LOOK_SECONDS)) is None:
+    while not stops:
+        time.sleep(LOOK_SECONDS)
         recorder.look()
-    # Whatever hinders us: nobody may be left to send SIGKILL (perfmeasure.tether).
-    signal.alarm(_LAST_SECONDS)
-    recorder.stop(signal.Signals(stop.si_signo).name)
+    recorder.stop(signal.Signals(stops[0]).name)
     source.close()
 
 

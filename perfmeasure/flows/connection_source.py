@@ -129,7 +129,7 @@ class ConnectionSource:
             bpfcall.lookup(self._lost_fd, struct.pack("=I", index), 8) or bytes(8)
             for index in range(2)
         )
-        counts = (int.from_bytes(value, "little") for value in values)
+        counts = (struct.unpack("=Q", value)[0] for value in values)
         return dict(zip(("ring_reservations", "storage"), counts, strict=True))
 
     def close(self) -> None:

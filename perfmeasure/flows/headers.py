@@ -1,9 +1,9 @@
 """Finds kernel headers that bcc can compile with, or makes one folder of them out of two.
 
 The programs in ``bpf/`` use only structures that are the same in every kernel (UAPI), so headers of
-another kernel than the running one serve. Debian ships those in two folders, ``linux-headers-V-ARCH``
-and ``linux-headers-V-common``; bcc takes one. An overlay of symbolic links puts both together in
-the user's cache.
+another kernel than the running one serve. Debian ships those in two folders,
+``linux-headers-V-ARCH`` and ``linux-headers-V-common``; bcc takes one. An overlay of symbolic links
+puts both together in the user's cache.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def find(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Headers:
     raise MissingError(
         "kernel headers",
         f"none for {release}, and none of another kernel in /usr/src",
-        next_step=f"apt-get install --no-install-recommends {package_name()}",
+        next_step=f"install some: apt-get install --no-install-recommends {package_name()}",
     )
 
 

@@ -28,7 +28,7 @@ class Program:
     """One compiled file of ``bpf/``, its loaded functions and its maps.
 
     Args:
-        file_name: the file in ``bpf/``, ``flows.bpf.c`` say.
+        file_name: the file in ``bpf/``, ``flows.bpf.c`` say. What it includes is beside it.
         functions: the kind of each function to load, as bcc names it: ``{"count": "XDP"}``.
         definitions: preprocessor symbols.
 
@@ -43,14 +43,17 @@ class Program:
         definitions: Mapping[str, int] | None = None,
     ) -> None:
         self._bcc = _import_bcc()
-        flags = [f"-I{BPF_FOLDER}", "-Wno-macro-redefined"]
+        path = BPF_FOLDER / file_name
+        flags = [f"-I{path.parent}", "-Wno-macro-redefined"]
         flags += [f"-D{name}={value}" for name, value in (definitions or {}).items()]
         self.functions: dict[str, Any] = {}
         with _one_report(file_name) as report:
-            self.table = self._compile(BPF_FOLDER / file_name, flags)
+            self.table = self._compile(path, flags)
             for name, kind in functions.items():
                 try:
-                    self.functions[name] = self.table.load_func(name, getattr(self._bcc.BPF, kind))
+                    self.functions[name] = self.table.load_func(
+                        name.encode(), getattr(self._bcc.BPF, kind)
+                    )
                 except Exception as error:
                     raise _not_loaded(file_name, name, report()) from error
 
@@ -67,11 +70,14 @@ class Program:
         source = headers.folder_for_bcc(headers.find(), headers.cache_folder())
         if source is not None:
             os.environ["BCC_KERNEL_SOURCE"] = str(source)
-        return self._bcc.BPF(src_file=str(path), cflags=list(flags))
+        return self._bcc.BPF(src_file=os.fsencode(path), cflags=list(flags))
 
 
 def _import_bcc() -> Any:
-    remedy = "apt-get install --no-install-recommends python3-bpfcc, then run ./run once more"
+    remedy = (
+        "install it: apt-get install --no-install-recommends python3-bpfcc, "
+        "then run ./run once more"
+    )
     try:
         bcc = importlib.import_module("bcc")
     except Exception as error:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from perfmeasure.analysis.statistics import DestinationSummary
 
-_ROLES = ("tgen-client", "tgen-server", "tor-client", "tor-server")
+_SOURCES = ("tgen-client", "tgen-server", "tor-client", "tor-server", "kernel")
 _DATED_DATABASE = re.compile(r"(\d{4}-\d\d-\d\d)\.perfmeasure\.analysis\.json\.xz\Z")
 
 
@@ -188,7 +188,7 @@ def _paths_of_day(prefix: Path, date: str) -> list[Path]:
         raise UsageError("--date", f"{date!r} is not a day", "YYYY-MM-DD") from error
     days = [day + dt.timedelta(offset) for offset in (-1, 0, 1)]
     folders = [prefix / "log_archive" / f"{near}" for near in days]
-    folders += [prefix / role for role in _ROLES]
+    folders += [prefix / source for source in _SOURCES]
     # With no folder at all, the analysis says what is missing.
     return [folder for folder in folders if folder.is_dir()] or [prefix]
 

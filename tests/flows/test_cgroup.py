@@ -11,6 +11,7 @@ import pytest
 from perfmeasure.errors import MissingError
 from perfmeasure.flows import cgroup
 from perfmeasure.flows.cgroup import MeasurementCgroup, mount_point, remove_stale
+from perfmeasure.tether import tethered
 
 
 def test_the_mount_point_is_read_with_its_escapes(tmp_path: Path) -> None:
@@ -31,10 +32,9 @@ def test_without_cgroup_v2_there_is_one_message(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def parent(require: Callable[..., None]) -> Path:
-    require("root")
+    require("root", "cgroup2")
     found = mount_point()
-    if found is None:
-        pytest.skip("no cgroup v2 is mounted")
+    assert found is not None
     return found
 
 
@@ -43,21 +43,14 @@ def test_children_are_started_inside(parent: Path) -> None:
     try:
         assert group.path.parent == parent
         child = subprocess.Popen(
-            group.entering([sys.executable, "-c", "input()"]), stdin=subprocess.PIPE
-        )
-        try:
-            other = subprocess.Popen(["sleep", "60"])
-            group.add(other.pid)
-            for _ in range(200):
-                if len(group.pids()) == 2:
-                    break
-            assert sorted(group.pids()) == sorted((child.pid, other.pid))
-            assert not group.remove()
-        finally:
-            other.kill()
-            other.wait()
-            child.communicate(b"\n")
-        assert child.returncode == 0
+            tethered(["sh", "-c", "echo in; read word"], cgroup=group.path),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"in\n"
+        assert (group.path / "cgroup.procs").read_text() == f"{child.pid}\n"
+        assert not group.remove()
+        child.communicate(b"\n")
     finally:
         assert group.remove()
     assert not group.path.exists()

@@ -10,13 +10,13 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 from collecting import Collector, collecting, inside_a_cgroup
+
 from perfmeasure.flows import bpfcall
 from perfmeasure.flows.bpfcall import Command
 from perfmeasure.flows.cgroup import mount_point
@@ -80,7 +80,7 @@ def settle() -> None:
     time.sleep(0.02)
 
 
-def end_in_every_way(pairs: Pairs) -> int:
+def end_in_every_way(pairs: Pairs) -> int:  # noqa: PLR0915 - one after the other, all of them
     """Make connections that end in all the ways there are; return the pid of a child in one."""
     client, server = pairs.make("ordinary")
     client.sendall(b"x" * 10)
@@ -434,6 +434,9 @@ def test_after_sigkill_nothing_stays_in_the_kernel(log: Path) -> None:
     with collecting(log) as collector:
         new = loaded() - before
         assert {name for name, _ in new} == _MAPS | _PROGRAMS
+        tasks = Path(f"/proc/{collector.process.pid}/task").iterdir()
+        effective = [task.joinpath("status").read_text().split("CapEff:")[1] for task in tasks]
+        assert [int(text.split()[0], 16) for text in effective] == [0]
         collector.stop(signal.SIGKILL)
     for _ in range(200):  # the kernel frees them after a grace period
         if not loaded() & new:
@@ -443,7 +446,7 @@ def test_after_sigkill_nothing_stays_in_the_kernel(log: Path) -> None:
 
 
 @pytest.fixture
-def orphan(log: Path) -> Iterator[tuple[int, Path]]:
+def orphan(log: Path) -> tuple[int, Path]:
     """A collector whose parent was killed, writing into a folder of another user: its pid, log."""
     for folder in (log.parent, *log.parents[1:4]):
         folder.chmod(0o755)
@@ -463,7 +466,7 @@ def orphan(log: Path) -> Iterator[tuple[int, Path]]:
     )  # fmt: skip
     ready, pid, uid = ran.stdout.split()
     assert (ready, uid) == ("READY", "65534")
-    yield int(pid), log
+    return int(pid), log
 
 
 def test_it_ends_in_order_when_its_parent_is_killed(orphan: tuple[int, Path]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from perfmeasure.flows import privileges
 
 _CODE = """
 import ctypes, sys
@@ -56,3 +59,54 @@ def test_nothing_is_left_but_the_owner_of_the_folder(
     assert status["DeathSignal"] == "15"
     assert status["Refused"] == str(others / "x")
     assert (mine / "mine").stat().st_uid == owner
+
+
+def test_with_other_threads_it_is_refused(tmp_path: Path) -> None:
+    code = (
+        "import sys, threading; from pathlib import Path\n"
+        "from perfmeasure.flows import privileges\n"
+        "go = threading.Event(); thread = threading.Thread(target=go.wait); thread.start()\n"
+        "try: privileges.drop(Path(sys.argv[1]))\n"
+        "finally: go.set()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert "other threads, which would keep theirs" in ran.stderr
+
+
+_KEPT_CODE = """
+import threading
+from pathlib import Path
+from perfmeasure.flows.privileges import Capability, keep_only
+def masks():
+    lines = Path("/proc/thread-self/status").read_text().splitlines()
+    rows = dict(line.split(":") for line in lines)
+    return [int(rows[name], 16) for name in ("CapInh", "CapPrm", "CapEff")]
+before = masks()
+keep_only((Capability.DAC_OVERRIDE, Capability.BPF))
+found = [masks()]
+thread = threading.Thread(target=lambda: found.append(masks()))
+thread.start()
+thread.join()
+wanted = 1 << 1 | 1 << 39
+assert found == [[0, before[1] & wanted, before[2] & wanted]] * 2, found
+assert before[2] & ~wanted
+keep_only(())
+assert masks() == [0, 0, 0]
+"""
+
+
+def test_all_but_what_is_kept_is_given_up(require: Callable[..., None]) -> None:
+    require("root")
+    subprocess.run([sys.executable, "-c", _KEPT_CODE], check=True)
+
+
+def test_what_the_kernel_refuses_is_an_oserror(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(1)
+        return -1
+
+    monkeypatch.setattr(privileges._libc, "capset", refuse, raising=False)
+    with pytest.raises(PermissionError):
+        privileges.keep_only(privileges.KEPT_WHILE_COUNTING)

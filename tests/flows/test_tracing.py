@@ -31,7 +31,7 @@ def test_a_hook_that_the_kernel_lacks_is_named(program: Program, types: btf.Type
 
 def test_the_verifier_is_heard(program: Program, types: btf.Types) -> None:
     # What a function finds at this tracepoint is no socket.
-    with pytest.raises(MissingError, match="does not load it.*processed"):
+    with pytest.raises(MissingError, match=r"does not load it.*processed"):
         tracing.load_tracepoint(program, "on_probe", "sched_switch", types)
 
 

@@ -52,7 +52,7 @@ class Packet(NamedTuple):
 @contextlib.contextmanager
 def inside(namespace: str) -> Iterator[None]:
     """Have this thread make its sockets in a namespace."""
-    with open("/proc/thread-self/ns/net", "rb") as own, open(namespace, "rb") as other:
+    with Path("/proc/thread-self/ns/net").open("rb") as own, Path(namespace).open("rb") as other:
         _setns(other.fileno())
         try:
             yield
@@ -138,16 +138,20 @@ def parse(head: bytes, length: int) -> Packet | None:
     )  # fmt: skip
 
 
-def captured(path: Path) -> list[Packet]:
-    """Read a pcap file of packets without a link layer."""
+def captured(path: Path, distance_ns: int) -> list[Packet]:
+    """Read a pcap file of packets without a link layer.
+
+    ``read_ns`` is the kernel's stamp, made monotonic by the distance of UTC from that.
+    """
     data = path.read_bytes()
     found = []
     at = 24
     while at < len(data):
-        _, _, kept, length = struct.unpack_from("=IIII", data, at)
+        seconds, microseconds, kept, length = struct.unpack_from("=IIII", data, at)
         packet = parse(data[at + 16 : at + 16 + kept], length)
         if packet is not None:
-            found.append(packet)
+            utc_ns = seconds * 10**9 + microseconds * 1000
+            found.append(packet._replace(read_ns=utc_ns - distance_ns))
         at += 16 + kept
     return found
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from running import check_logs_are_whole, running, transfers_of
+
+from perfmeasure import jsonio
+from perfmeasure.flows import cgroup
 
 OPTIONS = ("--inet-only", "--tgen-transfer-size", "30 MiB")
 
@@ -42,6 +46,30 @@ def test_a_killed_child_is_replaced_and_what_was_cut_is_counted(tmp_path: Path, 
         assert "[GAP] control connection back after" in torctl
 
 
+def test_a_killed_collector_is_replaced_and_goes_on_with_the_sockets_there_are(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("root", "bpf", "cgroup2")
+    prefix = tmp_path / "data"
+    with running(prefix, *OPTIONS, "--flows", "on") as run:
+        run.wait_mid_transfer()
+        (pid,) = run.pids("kernel/")
+        os.kill(pid, signal.SIGKILL)
+        log = prefix / "kernel" / "connections.log"
+        run.until(lambda: log.read_bytes().count(b'"record":"start"') == 2, 30, "second start")
+        run.wait_success_after(run.successes() + 1)
+        assert "flows was killed by SIGKILL" in run.said()
+        assert run.stop() == 0, run.said()
+    records = [jsonio.loads(line, "connections.log") for line in log.read_bytes().splitlines()]
+    starts = [at for at, record in enumerate(records) if record["record"] == "start"]
+    assert len(starts) == 2
+    assert records[-1]["record"] == "stop"
+    later = [record for record in records[starts[1] :] if record["record"] == "connection"]
+    # Tor's connection to its guard, say, which had been there before.
+    assert any(r["existed_before_start"] and r["command"] == "tor" for r in later)
+    assert any(not r["existed_before_start"] for r in later)
+
+
 def test_a_killed_harness_takes_all_its_children_along(tmp_path: Path) -> None:
     prefix = tmp_path / "data"
     with running(prefix, *OPTIONS) as run:
@@ -56,7 +84,9 @@ def test_a_killed_harness_takes_all_its_children_along(tmp_path: Path) -> None:
     check_logs_are_whole(prefix)
     transfers = transfers_of(run.database())
     assert [t["is_complete"] for t in transfers.values()].count(False) == 1
-    # The data directory can be used again at once.
+    # The data directory can be used again at once; a control group that was left is removed then.
     with running(prefix, "--inet-only", "--num-transfers", "1") as again:
         assert again.process.wait(170) == 0, again.said()
+    group = cgroup.mount_point()
+    assert group is None or not list(group.glob(f"perfmeasure-{run.process.pid}-*"))
     assert sum(t["is_success"] for t in transfers_of(again.database()).values()) >= 1
