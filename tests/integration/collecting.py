@@ -90,7 +90,7 @@ def inside_a_cgroup() -> Iterator[Path]:
     assert root is not None
     own = Path("/proc/self/cgroup").read_text(encoding="ascii").rpartition("0::/")[2].strip()
     group = MeasurementCgroup()
-    group.add(os.getpid())
+    (group.path / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     try:
         yield group.path
     finally:

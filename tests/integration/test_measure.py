@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from running import Running, check_logs_are_whole, running, today, transfers_of
@@ -26,9 +28,12 @@ def fetch(url: str, path: str, **headers: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def test_measure_from_nothing_to_a_database_over_http(tmp_path: Path) -> None:
+def test_measure_from_nothing_to_a_database_over_http(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("root", "bpf", "cgroup2")
     prefix = tmp_path / "data"
-    with running(prefix, "--num-transfers", "5") as run:
+    with running(prefix, "--num-transfers", "5", "--flows", "on") as run:
         url = run.url()
         latest = run.until(
             lambda: (
@@ -85,6 +90,7 @@ def check_run_of_five(run: Running, summary: str) -> None:
         assert stream["circuit_id"] == links["circuit"]
         assert links["circuit"] in host["tor"]["circuits"]
         assert transfer["endpoint_local"].endswith(stream["source"])
+    check_the_time_is_explained(host, succeeded)
     kinds = [".onion:" in t["endpoint_remote"] for t in transfers.values()]
     assert kinds.count(True) == kinds.count(False) == 5
     for kind in ("exit", "onion"):
@@ -94,6 +100,25 @@ def check_run_of_five(run: Running, summary: str) -> None:
     assert str(run.prefix / "docroot") in summary
     check_logs_are_whole(run.prefix)
     check_nothing_is_secret(run.prefix)
+
+
+def check_the_time_is_explained(host: dict[str, Any], succeeded: list[dict[str, Any]]) -> None:
+    """Each transfer has its phases, its connection to tor, and tor's to the guard."""
+    unexplained = []
+    connections = host["kernel"]["connections"]
+    for transfer in succeeded:
+        phases = transfer["phases"]
+        seconds = transfer["unix_ts_end"] - transfer["unix_ts_start"]
+        assert abs(sum(phases.values()) - seconds) < 0.001
+        assert {"socket", "greeting", "circuit", "stream", "response", "payload"} <= set(phases)
+        unexplained.append(phases.get("rest", 0.0) / seconds)
+        assert transfer["links"]["connection"] in connections
+        (guard, *_) = transfer["kernel"]["guards"]
+        assert guard["connection"] in connections
+        assert connections[guard["connection"]]["command"] == "tor"
+        circuit = host["tor"]["circuits"][transfer["links"]["circuit"]]
+        assert circuit["guard_connection"] in connections
+    assert sorted(unexplained)[len(unexplained) // 2] <= 0.05
 
 
 def check_nothing_is_secret(prefix: Path) -> None:
