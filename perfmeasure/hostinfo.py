@@ -110,7 +110,8 @@ def _memory_bytes() -> int | None:
 def _libraries() -> dict[str, str]:
     versions = {}
     for name in _LIBRARIES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
+        # A distribution without readable metadata is an OSError to some finders.
+        with contextlib.suppress(metadata.PackageNotFoundError, OSError):
             versions[name] = metadata.version(name)
     return versions
 

@@ -285,6 +285,8 @@ class Measurement:
                         "look at the logs in tor-client/ and tor-server/",
                     ) from error
                 self._progress.update(f"try {tries} failed ({error.got}); trying again")
+                if self._config.drop_guards_hours:
+                    await self._drop_guards()  # in a small network one may not fit the service
                 await deferLater(self._reactor, 0.5)
             else:
                 self._progress.done(f"answers in {seconds:.2f} s, at try {tries}")

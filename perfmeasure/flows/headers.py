@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path("/")
+SOURCE_VARIABLE = "BCC_KERNEL_SOURCE"
+"""The environment variable that tells bcc where headers are."""
+
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -53,8 +56,8 @@ def find(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Headers:
         MissingError: there are none.
     """
     release = platform.release()
-    if source := environ.get("BCC_KERNEL_SOURCE"):
-        if (Path(source) / "include").is_dir():
+    if source := environ.get(SOURCE_VARIABLE):
+        if _is_folder(Path(source) / "include"):
             return Headers((Path(source),), is_running_kernels=False, is_found_by_bcc=True)
         raise MissingError(
             "kernel headers",
@@ -134,3 +137,10 @@ def _overlay(layers: tuple[Path, ...], target: Path) -> None:
             _overlay(having, target / name)
         elif having:
             (target / name).symlink_to(having[-1])
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a folder above it is not for us to look into
+        return False

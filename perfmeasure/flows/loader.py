@@ -67,10 +67,25 @@ class Program:
         return int(self._bcc.lib.bpf_table_fd(self.table.module, name.encode()))
 
     def _compile(self, path: Path, flags: Sequence[str]) -> Any:
-        source = headers.folder_for_bcc(headers.find(), headers.cache_folder())
-        if source is not None:
-            os.environ["BCC_KERNEL_SOURCE"] = str(source)
-        return self._bcc.BPF(src_file=os.fsencode(path), cflags=list(flags))
+        with _headers_shown():
+            return self._bcc.BPF(src_file=os.fsencode(path), cflags=list(flags))
+
+
+@contextlib.contextmanager
+def _headers_shown() -> Iterator[None]:
+    """Name the headers to bcc, in the environment, which children started later do not get."""
+    source = headers.folder_for_bcc(headers.find(), headers.cache_folder())
+    if source is None:
+        yield
+        return
+    before = os.environ.get(headers.SOURCE_VARIABLE)
+    os.environ[headers.SOURCE_VARIABLE] = str(source)
+    try:
+        yield
+    finally:
+        del os.environ[headers.SOURCE_VARIABLE]
+        if before is not None:
+            os.environ[headers.SOURCE_VARIABLE] = before
 
 
 def _import_bcc() -> Any:

@@ -125,7 +125,7 @@ def transfers_of(database: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def check_logs_are_whole(prefix: Path) -> None:
-    """Every log line is whole: stamped, or the continuation of a multi-line control event."""
+    """Every line is whole: stamped, JSON, or the continuation of a multi-line control event."""
     stamp = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \d+\.\d{6} \S")
     logs = [p for p in prefix.rglob("perfmeasure*.log*") if "testnet" not in p.parts]
     assert logs
@@ -133,6 +133,9 @@ def check_logs_are_whole(prefix: Path) -> None:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         assert not data or data.endswith(b"\n"), f"{path} ends in the middle of a line"
         is_torctl = "torctl" in path.name
+        if "connections" in path.name:
+            assert all("unix_ts" in jsonio.loads(line, path.name) for line in data.splitlines())
+            continue
         for line in data.splitlines():
             assert stamp.match(line) or is_torctl, f"{path}: {line[:200]!r}"
             assert line.count(b"[stream-") <= 1, f"{path}: two lines in one: {line[:200]!r}"
