@@ -151,7 +151,7 @@ class TgenScan:
         self.last_ts = last_stamp(lines, self.last_ts)
         return self._taken()
 
-    def end(self) -> list[Fact]:
+    def end(self, _counts: Counts) -> list[Fact]:
         """Return what is known only at the end of the log."""
         self._close()
         return self._taken()
