@@ -186,9 +186,7 @@ def _old_transfer(transfer: Mapping[str, Any], losses: Counter[str]) -> dict[str
     return record
 
 
-def _tgen_stream(
-    name: str, transfer: Mapping[str, Any], losses: Counter[str]
-) -> dict[str, Any]:
+def _tgen_stream(name: str, transfer: Mapping[str, Any], losses: Counter[str]) -> dict[str, Any]:
     record: dict[str, Any] = {section: transfer[section] for section in SECTIONS}
     for field in ("is_complete", "is_error", "is_success", "unix_ts_end", "unix_ts_start"):
         record[field] = transfer[field]
