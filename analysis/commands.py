@@ -203,11 +203,20 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
 @click.command("validate")
 @click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=_PATH)
 def validate_command(paths: tuple[Path, ...]) -> None:
-    """Check databases against their schema."""
+    """Check databases against their schema, and name each fault by its full path.
+
+    Each FILE is one of perfmeasure, or of OnionPerf, any version, plain or compressed. Exits with
+    4 when one of them is not as it should be.
+    """
     invalid = 0
     for path in paths:
-        document = database.load(path)
-        kind = validation.kind_of(document, str(path))
+        try:
+            document = database.load(path)
+            kind = validation.kind_of(document, str(path))
+        except InputError as error:
+            click.echo(str(error), err=True)
+            invalid += 1
+            continue
         faults = list(itertools.islice(validation.errors(document, str(path)), _FAULTS_SHOWN + 1))
         if not faults:
             click.echo(f"{path}: valid {kind}")

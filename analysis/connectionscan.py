@@ -126,7 +126,7 @@ class ConnectionScan:
                 facts.append((number, self.last_ts, fact))
         return facts
 
-    def end(self) -> list[Fact]:
+    def end(self, _counts: Counts) -> list[Fact]:
         """Return what is known only at the end of the log: nothing."""
         return []
 

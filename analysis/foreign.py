@@ -46,8 +46,10 @@ class _Stored(Begun):
         super().__init__(0.0, b"")
         self._maps = maps
 
-    def elapsed(self, direction: str, start: float) -> tuple[dict[str, float], dict[str, float]]:
-        del start
+    def elapsed(
+        self, direction: str, start: float, end: float
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        del start, end
         return (
             self._maps.get(f"payload_progress_{direction}", {}),
             self._maps.get(f"payload_bytes_{direction}", {}),

@@ -52,7 +52,7 @@ def facts(log: Input, *, is_whole: bool) -> Iterator[list[Fact]]:
         scan = ConnectionScan()
     for first, lines in log.batches():
         yield scan.batch(first, lines, log.counts)
-    yield scan.end()
+    yield scan.end(log.counts)
     log.last_unix_ts = max(log.first_unix_ts, scan.last_ts)
 
 

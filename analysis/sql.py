@@ -1,4 +1,4 @@
-"""The DuckDB of a process, in memory: it reads and writes Parquet, and sorts.
+"""The DuckDB of a process, in memory: it reads and writes Parquet.
 
 One thread, so that rows keep their order and files are the same byte for byte.
 """
@@ -9,8 +9,6 @@ import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import duckdb
 
 
@@ -25,12 +23,3 @@ def _database() -> duckdb.DuckDBPyConnection:
 def cursor() -> duckdb.DuckDBPyConnection:
     """Return a connection to the database for one thread's use, to be closed after it."""
     return _database().cursor()
-
-
-def spilling(folder: Path) -> duckdb.DuckDBPyConnection:
-    """Return a database of its own, which sorts in ``folder`` what is too much for memory."""
-    import duckdb  # noqa: PLC0415 - as above
-
-    return duckdb.connect(
-        config={"threads": 1, "temp_directory": str(folder), "memory_limit": "512MB"}
-    )

@@ -1,23 +1,25 @@
 """Tables of many hosts as Parquet: transfers, streams, circuits, and the logs they are from.
 
-Hosts are written one after another into files beside the result, and DuckDB puts them in order: the
-memory that is needed is that of the largest host, and what DuckDB may take.
+Hosts are written one after another into files beside the result, each in order, and DuckDB puts
+these behind one another: the memory that is needed is that of the largest host, however many.
 """
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from perfmeasure import jsonio
 from perfmeasure.analysis import records, rows, sql
 from perfmeasure.analysis.torlog import HOP
 from perfmeasure.errors import PerfmeasureError, UsageError
 
+_ROWS_AT_ONCE = 16384  # that DuckDB holds in memory for one group of a Parquet file
 _EVENTS = "STRUCT(name VARCHAR, seconds DOUBLE)[]"
 TABLES = {
     "transfers": {**rows.COLUMNS, "link": "VARCHAR", "stream": "VARCHAR", "circuit": "VARCHAR"},
@@ -69,8 +71,6 @@ TABLES = {
 }
 """The columns of each table, with their types in SQL. ``label`` is the nickname."""
 
-_ORDER = {"logs": "label, start, name, sha256"}
-
 
 def write(documents: Iterable[Mapping[str, Any]], folder: Path, losses: Counter[str]) -> None:
     """Write the tables of perfmeasure-1.0 documents into a folder, each table whole or not at all.
@@ -102,30 +102,59 @@ def write(documents: Iterable[Mapping[str, Any]], folder: Path, losses: Counter[
 
 
 def _write(documents: Iterable[Mapping[str, Any]], folder: Path, losses: Counter[str]) -> None:
-    parts: dict[str, tuple[Path, Counter[str]]] = {}
+    parts: dict[str, _Part] = {}
     for document in documents:
         name = "\n".join(sorted(document["data"]))
-        part = parts.setdefault(name, (folder / str(len(parts)), Counter()))[0]
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        lost: Counter[str] = Counter()
-        for table in TABLES:
-            with (part / table).open("w", encoding="utf-8") as file:
-                file.writelines(jsonio.compact(row) + "\n" for row in _ROWS[table](document, lost))
-        parts[name] = (part, lost)
-    for _, lost in parts.values():
-        losses.update(lost)
-    with sql.spilling(folder) as connection:
+        place = parts[name].folder if name in parts else folder / str(len(parts))
+        shutil.rmtree(place, ignore_errors=True)
+        parts[name] = _written(document, place)
+    for part in parts.values():
+        losses.update(part.losses)
+    nothing = folder / "nothing"  # DuckDB wants a file to read
+    nothing.touch()
+    with sql.cursor() as connection:
         for table, columns in TABLES.items():
-            sources = [str(part / table) for part, _ in parts.values()]
+            files = sorted(
+                (label, str(path))
+                for part in parts.values()
+                for label, path in part.files[table].items()
+            )
+            sources = [str(nothing), *(path for _, path in files)]
             found = connection.read_json(
                 sources,  # type: ignore[arg-type] # it takes a list as well as one name
                 format="newline_delimited",
                 columns=columns,
             )
-            found.order(_ORDER.get(table, "label, start, id")).write_parquet(
-                str(folder / f"{table}.parquet"), compression="zstd"
+            found.write_parquet(
+                str(folder / f"{table}.parquet"), compression="zstd", row_group_size=_ROWS_AT_ONCE
             )
+
+
+class _Part(NamedTuple):
+    """What was written of a document: of each table, the file of each label."""
+
+    folder: Path
+    files: dict[str, dict[str, Path]]
+    losses: Counter[str]
+
+
+def _written(document: Mapping[str, Any], folder: Path) -> _Part:
+    part = _Part(folder, {table: {} for table in TABLES}, Counter())
+    for table in TABLES:
+        (folder / table).mkdir(parents=True)
+        found = sorted(_ROWS[table](document, part.losses), key=_place_of)
+        for label, group in itertools.groupby(found, key=lambda row: str(row["label"])):
+            path = part.files[table][label] = folder / table / str(len(part.files[table]))
+            with path.open("w", encoding="utf-8") as file:
+                file.writelines(jsonio.compact(row) + "\n" for row in group)
+    return part
+
+
+def _place_of(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what rows are put in order by; what has no start comes last."""
+    start = row.get("start")
+    ids = (row["id"],) if "id" in row else (row["name"], row["sha256"] or "")
+    return (row["label"], start is None, start or "", *ids)
 
 
 def _transfers(document: Mapping[str, Any], losses: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -126,6 +126,7 @@ class TgenScan:
         self._facts: list[Fact] = []
         # What tells of no progress is alike in most lines of a transfer; it is checked once.
         self._keys: dict[bytes, Key] = {}
+        self._last_alike, self._last_key = b"\n", (b"", b"")  # of the last one
 
     def batch(self, first: int, lines: list[bytes], counts: Counts) -> list[Fact]:
         """Return the facts in consecutive lines, of which the first has the number ``first``."""
@@ -133,7 +134,11 @@ class TgenScan:
         if not any(lines):  # a disk's hole, or a file of nothing else: not line by line
             counts.skipped += len(lines)
             return self._taken()
+        is_known = self._is_known
         for number, line in enumerate(lines, first):
+            if is_known(line):
+                used += 1
+                continue
             reason = self._line(number, line)
             if reason is None:
                 skipped += 1
@@ -146,7 +151,7 @@ class TgenScan:
         self.last_ts = last_stamp(lines, self.last_ts)
         return self._taken()
 
-    def end(self) -> list[Fact]:
+    def end(self, _counts: Counts) -> list[Fact]:
         """Return what is known only at the end of the log."""
         self._close()
         return self._taken()
@@ -154,6 +159,27 @@ class TgenScan:
     def _taken(self) -> list[Fact]:
         facts, self._facts = self._facts, []
         return facts
+
+    def _is_known(self, line: bytes) -> bool:
+        """Whether a line says of an open transfer what the last one did, and nothing new: most do.
+
+        What both have in common was held against the grammar then, the rest of it is here.
+        """
+        stamp = STAMP.match(line)
+        if stamp is None or not line.startswith(self._last_alike, stamp.end()):
+            return False
+        begun = self._open.get(self._last_key)
+        if begun is None:
+            return False
+        end = stamp.end() + len(self._last_alike)
+        try:
+            reached = (_reached if self._last_key[0] else oldlines.reached)(line, end)
+        except ValueError:
+            return False  # `_line` says why
+        if begun.passes(*reached):
+            return False
+        begun.line = line
+        return True
 
     def _line(self, number: int, line: bytes) -> str | None:
         """Read a line; return "" when used, None when of no use, else why it was rejected."""
@@ -178,14 +204,13 @@ class TgenScan:
             ValueError: it is not as it should be.
         """
         end = line.index(b"] bytes [", at)
-        stamp, match = STAMP.match(line), _PROGRESS.fullmatch(line, end)
-        if stamp is None or match is None:
+        stamp, reached = STAMP.match(line), _reached(line, end)
+        if stamp is None:
             garbled()
         alike = line[stamp.end() : end]
         key = self._keys.get(alike) or self._remember(alike, _whole(line, "bytes")[0])
-        recv, send, recv_percent, send_percent = match.groups(b"-1")
-        reached = (int(recv), int(send), float(recv_percent), float(send_percent))
-        self._reached(number, float(stamp[1]), line, key, reached)
+        self._last_alike, self._last_key = alike, key
+        self._has_reached(number, float(stamp[1]), line, key, reached)
 
     def _old_status(self, number: int, line: bytes) -> None:
         """Read a transfer-status line, the most frequent one of old programs.
@@ -199,7 +224,8 @@ class TgenScan:
             garbled()
         alike = line[stamp.end() : end]
         key = self._keys.get(alike) or self._remember(alike, (b"", oldlines.parse(line).key))
-        self._reached(number, float(stamp[1]), line, key, reached)
+        self._last_alike, self._last_key = alike, key
+        self._has_reached(number, float(stamp[1]), line, key, reached)
 
     def _remember(self, alike: bytes, key: Key) -> Key:
         if len(self._keys) >= _MOST_REMEMBERED:
@@ -207,7 +233,7 @@ class TgenScan:
         self._keys[alike] = key
         return key
 
-    def _reached(self, number: int, ts: float, line: bytes, key: Key, reached: Reached) -> None:
+    def _has_reached(self, number: int, ts: float, line: bytes, key: Key, reached: Reached) -> None:
         begun = self._open.get(key)
         if begun is not None:
             if begun.passes(*reached):
@@ -340,6 +366,19 @@ class TgenScan:
         begun = self._open.pop(key, None)
         if begun is not None and begun.line is not begun.first_line:
             self._facts.append((0, begun.first_ts, LastLine(*key, begun.line)))
+
+
+def _reached(line: bytes, at: int) -> Reached:
+    """Return how far a transfer is, from ``] bytes [`` on.
+
+    Raises:
+        ValueError: it is cut or garbled.
+    """
+    match = _PROGRESS.fullmatch(line, at)
+    if match is None:
+        garbled()
+    recv, send, recv_percent, send_percent = match.groups(b"-1")
+    return int(recv), int(send), float(recv_percent), float(send_percent)
 
 
 def _whole(line: bytes, *names: str) -> tuple[Key, Sections]:

@@ -35,6 +35,9 @@ _SKIPPED_EVENTS = frozenset(
 
 
 _Reader = Callable[[str], Any]  # of an event's values; gives its NamedTuple
+_Event = tuple[int, _Reader, bytes]  # number of the line, who reads it, and the line
+_MOST_CUT = 2  # events in a row; more that end in LF alone are another log's, put behind this one
+_CUT = "event is cut: its line end is not like the others'"
 
 
 _NOTES: dict[str, Callable[[str], NamedTuple]] = {
@@ -56,6 +59,7 @@ class TorctlScan:
         self._is_in_reply = False  # within a 650-EVENT or after the dot, up to "650 OK"
         self._reply_ts = 0.0
         self._has_crlf = False  # whether events of this log end in CR LF: then one without is cut
+        self._held: list[_Event] = []  # such events, until those that follow tell
         self._second_ts = 0.0  # of the last BW, which comes each second
         self._bytes_read: dict[int, int] = {}
         self._bytes_written: dict[int, int] = {}
@@ -78,7 +82,9 @@ class TorctlScan:
         if not any(lines):  # a disk's hole, or a file of nothing else: not line by line
             counts.skipped += len(lines)
             return facts
-        for number, line in enumerate(lines, first):
+        if first == 1:
+            skipped = _rest_of_event(lines)
+        for number, line in enumerate(lines[skipped:], first + skipped):
             parts = line.split(b" ", 5)
             try:
                 reader = readers[parts[4].rstrip()]
@@ -90,14 +96,25 @@ class TorctlScan:
                     reader = None
             except (KeyError, IndexError):
                 reader = None
+            if reader:
+                self._is_in_data = self._is_in_reply = False
+                for event in self._whole((number, reader, line), counts):
+                    try:
+                        ts, fact = self._event(*event[1:])
+                    except RejectedError as error:
+                        counts.reject(event[0], str(error))
+                        continue
+                    if fact is not None:
+                        facts.append((event[0], ts, fact))
+                    used += 1
+                continue
             try:
-                ts, fact = self._event(reader, line) if reader else self._other(line)
+                ts, fact = self._other(line)
             except RejectedError as error:
                 counts.reject(number, str(error))
                 continue
             if fact is not None:
                 facts.append((number, ts, fact))
-            if reader or fact is not None:
                 used += 1
             else:
                 skipped += 1
@@ -106,8 +123,9 @@ class TorctlScan:
         self.last_ts = last_stamp(lines, self.last_ts)
         return facts
 
-    def end(self) -> list[Fact]:
+    def end(self, counts: Counts) -> list[Fact]:
         """Return what is known only at the end of the log."""
+        self._reject_held(counts)
         if not self._bytes_read:
             return []
         return [
@@ -121,6 +139,25 @@ class TorctlScan:
                 ),
             )
         ]
+
+    def _whole(self, event: _Event, counts: Counts) -> list[_Event]:
+        """Return the events that can be read now that this one is there, in their order."""
+        if event[2].endswith(b"\r"):
+            self._has_crlf = True
+            self._reject_held(counts)
+        elif self._has_crlf:
+            self._held.append(event)
+            if len(self._held) <= _MOST_CUT:
+                return []
+            self._has_crlf = False
+            held, self._held = self._held, []
+            return held
+        return [event]
+
+    def _reject_held(self, counts: Counts) -> None:
+        for number, _, _ in self._held:
+            counts.reject(number, _CUT)
+        self._held.clear()
 
     def _event(self, reader: _Reader, line: bytes) -> tuple[float, NamedTuple | None]:
         """Read a one-line event that is used; no fact if it is summed up.
@@ -136,17 +173,11 @@ class TorctlScan:
             raise RejectedError(f"{name.decode().rstrip()} without its values")
         if b" 650 " in values or _INNER_STAMP.search(values):
             raise RejectedError("two events on one line")
-        if values.endswith(b"\r"):
-            self._has_crlf = True
-        elif self._has_crlf:
-            self._has_crlf = False  # once; two in a row are another log, put behind this one
-            raise RejectedError("event is cut: its line end is not like the others'")
         text = values.decode("ascii", "replace").rstrip("\r")
         if "\ufffd" in text or not text.isprintable():
             raise RejectedError("event with bytes that are no text")
         ts = float(stamp[1])
         fact = reader(text)
-        self._is_in_data = self._is_in_reply = False
         if reader is events.bandwidth:
             self._add_bandwidth(int(ts), *fact)
             return ts, None
@@ -202,3 +233,16 @@ class TorctlScan:
             self._is_in_reply = False
             raise RejectedError("no time stamp")
         return None
+
+
+def _rest_of_event(lines: list[bytes]) -> int:
+    """Return how many lines at the head of a log are the rest of an event of several lines.
+
+    Who rotates a log by copying it cuts it anywhere.
+    """
+    for count, line in enumerate(lines, 1):
+        if STAMP.match(line):
+            break
+        if line.rstrip(b"\r") == b"650 OK":
+            return count
+    return 0

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from perfmeasure.analysis.sections import sections_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from perfmeasure.analysis.clocksteps import ClockStep
 
 PAYLOAD_MARKS_BYTES = (
@@ -22,6 +24,7 @@ PAYLOAD_MARKS_BYTES = (
 
 _DECILES = tuple(f"{index / 10:.1f}" for index in range(11))
 _NEVER = float("inf")
+_ROUNDED_SECONDS = 0.01  # by so much a stamp and the generator's monotonic clock may differ
 
 # elapsed_seconds name -> time_info name; {} is the direction, recv or send.
 _ELAPSED = (
@@ -123,20 +126,32 @@ class Begun:
         for stamps in (self.recv_progress, self.send_progress, self.recv_bytes, self.send_bytes):
             stamps[:] = [ts + seconds for ts in stamps]
 
-    def elapsed(self, direction: str, start: float) -> tuple[dict[str, float], dict[str, float]]:
-        """Return seconds since ``start`` by decile and by mark."""
+    def elapsed(
+        self, direction: str, start: float, end: float
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Return seconds since ``start`` by decile and by mark.
+
+        A stamp outside of ``start`` to ``end`` is none of this transfer's: the clock was set
+        without a pair that tells of it. Then the time is not known.
+        """
         progress, marks = (
             (self.recv_progress, self.recv_bytes)
             if direction == "recv"
             else (self.send_progress, self.send_bytes)
         )
         return (
-            {name: round(ts - start, 6) for name, ts in zip(_DECILES, progress, strict=False)},
-            {
-                str(size): round(ts - start, 6)
-                for size, ts in zip(PAYLOAD_MARKS_BYTES, marks, strict=False)
-            },
+            _within(zip(_DECILES, progress, strict=False), start, end),
+            _within(zip(map(str, PAYLOAD_MARKS_BYTES), marks, strict=False), start, end),
         )
+
+
+def _within(stamps: Iterable[tuple[str, float]], start: float, end: float) -> dict[str, float]:
+    lasted = end - start
+    return {
+        name: round(min(max(ts - start, 0.0), lasted), 6)
+        for name, ts in stamps
+        if -_ROUNDED_SECONDS <= ts - start <= lasted + _ROUNDED_SECONDS
+    }
 
 
 def _pass_deciles(passed: list[float], percent: float, ts: float) -> float:
@@ -193,11 +208,11 @@ def _seed_fields(sections: dict[str, dict[str, str]]) -> tuple[str, dict[str, An
     return direction, record
 
 
-def elapsed_payload(begun: Begun, direction: str, start: float) -> dict[str, Any]:
+def elapsed_payload(begun: Begun, direction: str, start: float, end: float) -> dict[str, Any]:
     """Return the payload maps of elapsed_seconds; the other direction's carry its name."""
     other = "recv" if direction == "send" else "send"
-    progress, sizes = begun.elapsed(direction, start)
-    other_progress, other_sizes = begun.elapsed(other, start)
+    progress, sizes = begun.elapsed(direction, start, end)
+    other_progress, other_sizes = begun.elapsed(other, start, end)
     return {
         "payload_progress": progress,
         "payload_bytes": sizes,
@@ -225,7 +240,7 @@ def ended_transfer(
         microseconds = int(times[field.format(direction)])
         if microseconds >= 0:
             elapsed[name] = microseconds / 1e6
-    elapsed.update(elapsed_payload(begun, direction, start))
+    elapsed.update(elapsed_payload(begun, direction, start, ts))
     record.update(
         elapsed_seconds=elapsed,
         is_complete=True,
@@ -257,7 +272,7 @@ def cut_transfer(line: bytes, begun: Begun, ts: float) -> Transfer:
     direction, record = _seed_fields(sections)
     start = begun.first_ts
     record.update(
-        elapsed_seconds=elapsed_payload(begun, direction, start),
+        elapsed_seconds=elapsed_payload(begun, direction, start, max(ts, start)),
         is_complete=False,
         is_error=False,
         is_success=False,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -129,6 +130,18 @@ def test_the_last_publication_asks_for_the_summary_of_this_run(run: Fixture) -> 
     assert argv[argv.index("--address") + 1] == "127.0.0.1"
     assert sys.executable in argv
     assert "--unfinished" not in argv
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_circuits_are_marked_only_if_that_was_asked(run: Fixture, is_asked: bool) -> None:
+    # OnionPerf's B1: its options arrived one place off, so that each night's analysis left out
+    # circuits that nobody had asked it to. Here each has its name.
+    config = dataclasses.replace(run.config, exclude_cbt=is_asked)
+    publication = Publication(config, reactor=run.clock, report=run.said.append)
+    ensureDeferred(publication.publish("2026-11-22"))
+    [argv] = run.publisher.asked
+    assert ("--exclude-cbt" in argv) == is_asked
+    assert run.said == []
 
 
 def test_a_publisher_that_says_nothing_is_an_error_with_its_status(run: Fixture) -> None:

@@ -70,7 +70,7 @@ def assembled(*logs: str) -> tuple[KernelLog, Counts]:
     for log in logs:
         scan, lines = ConnectionScan(), log.encode().split(b"\n")[:-1]
         counts.lines += len(lines)
-        facts = [*scan.batch(1, lines, counts), *scan.end()]
+        facts = [*scan.batch(1, lines, counts), *scan.end(counts)]
         assembly.take(facts, counts.withdraw)
     assert counts.used + counts.skipped + sum(counts.rejected.values()) == counts.lines
     return assembly.finish(), counts

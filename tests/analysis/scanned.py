@@ -15,7 +15,7 @@ def tgen_lines(lines: list[bytes]) -> tuple[TgenLog, Counts]:
     """Return what the lines of a generator's log say; each of them is counted."""
     scan, assembly, counts = TgenScan(), TgenAssembly(), Counts(lines=len(lines))
     assembly.begin(is_whole=False)
-    assembly.take([*scan.batch(1, lines, counts), *scan.end()], counts.withdraw)
+    assembly.take([*scan.batch(1, lines, counts), *scan.end(counts)], counts.withdraw)
     assert balance(counts) == len(lines)
     return assembly.finish(scan.last_ts), counts
 
@@ -23,7 +23,7 @@ def tgen_lines(lines: list[bytes]) -> tuple[TgenLog, Counts]:
 def torctl_lines(lines: list[bytes]) -> tuple[TorLog, Counts]:
     """Return what the lines of a control port's log say; each of them is counted."""
     scan, assembly, counts = TorctlScan(), TorctlAssembly(), Counts(lines=len(lines))
-    assembly.take([*scan.batch(1, lines, counts), *scan.end()])
+    assembly.take([*scan.batch(1, lines, counts), *scan.end(counts)])
     assert balance(counts) == len(lines)
     return assembly.log, counts
 

@@ -67,6 +67,32 @@ def test_a_transfer_over_a_step_has_true_durations(
     assert log.counts.rejected == {}
 
 
+@pytest.mark.parametrize("step", [0.5, 3600.0])
+@pytest.mark.parametrize("from_line", range(7))
+def test_without_pairs_no_time_of_a_transfer_is_outside_of_it(
+    log_of: Callable[..., Input], lines: type[Lines], step: float, from_line: int
+) -> None:
+    def at(number: int, seconds: float) -> float:
+        return seconds + (step if number >= from_line else 0)
+
+    log = log_of(
+        lines.created(at(0, 10), 0, 5000)
+        + "".join(lines.status(at(n, 10 + n), 0, 5000, 200 * n) for n in (1, 2, 3, 4))
+        + lines.outcome(at(5, 10), at(5, 15), 0, 5000)
+    )
+    [transfer] = tgen.read_logs([log]).transfers
+    record = transfer.record
+    assert record["unix_ts_end"] - record["unix_ts_start"] == 5
+    found = record["elapsed_seconds"]["payload_progress"]
+    true = {f"{n / 10:.1f}": (n + 1) // 2 for n in range(2, 9)} | {"0.9": 5, "1.0": 5}
+    for name, seconds in true.items():
+        stamped_before = seconds < from_line <= 5
+        expected = seconds - step if stamped_before else seconds
+        assert found.get(name) == (None if expected < 0 else expected)
+    assert all(0 <= seconds <= 5 for seconds in found.values())
+    assert log.counts.rejected == {}
+
+
 def test_a_stream_over_a_step_back_has_true_durations(
     log_of: Callable[..., Input], lines: type[Lines]
 ) -> None:

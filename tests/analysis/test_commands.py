@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 from typing import TYPE_CHECKING
 
 import pytest
@@ -116,6 +117,43 @@ def test_rejected_lines_are_shown_with_file_and_line(tmp_path: Path, lines: type
     assert "1 rejected: stream-success is cut or garbled" in ran.stderr
     assert "x.tgen.log:2: stream-success is cut or garbled" in ran.stderr
     assert "vm: no transfer had ended in these logs" in ran.stderr
+
+
+@pytest.mark.parametrize("damage", ["no text", "no xz", "cut at once", "empty"])
+@pytest.mark.parametrize("kind", ["tgen", "torctl"])
+def test_a_log_that_fails_as_a_whole_takes_nothing_with_it(
+    tmp_path: Path, lines: type[Lines], kind: str, damage: str
+) -> None:
+    # OnionPerf's B7: of a folder, a pair of which one log failed was lost in silence, with exit
+    # status 0 and nothing written.
+    texts = {
+        "tgen": lines.initializing(0) + lines.outcome(1, 2, 0, 5000),
+        "torctl": lines.stream_events(1, 2, 7, 5000) + lines.circuit_events(1, 4),
+    }
+    for day in ("one", "two"):
+        folder = tmp_path / "logs" / day
+        folder.mkdir(parents=True)
+        for name, text in texts.items():
+            (folder / f"onionperf.{name}.log.xz").write_bytes(lzma.compress(text.encode()))
+    failed = tmp_path / "logs" / "two" / f"onionperf.{kind}.log.xz"
+    failed.write_bytes({
+        "no text": lzma.compress(bytes(range(256)) * 9),
+        "no xz": b"\xfd7zXZ\0" + b"\xff" * 99,
+        "cut at once": failed.read_bytes()[:20],
+        "empty": b"",
+    }[damage])  # fmt: skip
+    output = tmp_path / "db.json"
+    ran = CliRunner().invoke(
+        analyze_command, [str(tmp_path / "logs"), "-o", str(output), "-n", "vm"]
+    )
+    assert ran.exit_code == 0, ran.output
+    [said] = [line for line in ran.stderr.splitlines() if "not used" in line or "empty" in line]
+    assert f"onionperf.{kind}.log.xz: " in said
+    document = database.load(output)
+    assert list(validation.errors(document, "db")) == []
+    node = document["data"]["vm"]
+    assert len(node["tgen"]["transfers"]) == (1 if kind == "tgen" else 2)
+    assert len(node["tor"]["circuits"]) == (1 if kind == "torctl" else 2)
 
 
 def test_only_a_servers_log(fixtures: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def scanned(*lines: bytes) -> tuple[list[Fact], Counts]:
     scan, counts = ConnectionScan(), Counts()
-    return [*scan.batch(1, list(lines), counts), *scan.end()], counts
+    return [*scan.batch(1, list(lines), counts), *scan.end(counts)], counts
 
 
 def rejected(text: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,27 @@ def test_tables_and_tpf(stored: Path, tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["testnet-5242880-2026-11-22.tpf"]
     ran = run(conversion.convert_command, stored, "-o", output, "--format", "torperf-1.1")
     assert isinstance(ran.exception, UsageError)
+
+
+def test_each_database_gives_a_table_of_all_its_transfers(fixtures: Path, tmp_path: Path) -> None:
+    # OnionPerf's B9: its visualize ended in an exception on every database that was tried.
+    stored = sorted(fixtures.glob("*/*onionperf-3.1.json"))
+    count = 0
+    for path in stored:
+        table = tmp_path / f"{path.name}.csv"
+        ran = run(conversion.convert_command, path, "-o", table, "--format", "csv")
+        assert ran.exit_code == 0, ran.output
+        with table.open(newline="") as file:
+            found = list(csv.DictReader(file))
+        streams = [
+            stream
+            for node in database.load(path)["data"].values()
+            for stream in node["tgen"]["streams"].values()
+        ]
+        assert len(found) == len(streams)
+        count += len(found)
+        assert sum(not row["error_code"] for row in found) == sum(s["is_success"] for s in streams)
+    assert count > 12
 
 
 def test_filter_marks_and_the_tables_leave_out(stored: Path, tmp_path: Path) -> None:

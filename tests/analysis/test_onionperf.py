@@ -321,6 +321,26 @@ def test_an_id_that_comes_again_hides_nothing(
 
 
 @pytest.mark.parametrize("version", onionperf.VERSIONS)
+def test_progress_with_a_part_unknown_is_left_out(
+    log_of: Callable[..., object], tmp_path: Path, lines: type[Lines], version: str
+) -> None:
+    log_of(
+        (
+            lines.created(1, 0, 5000)
+            + lines.status(2, 0, 5000, 850)
+            + lines.status(603, 0, 5000, 900)  # the clock was set
+            + lines.outcome(601, 604, 0, 5000)
+        ).replace("recvsize=1000", "recvsize=5242880")
+    )
+    losses: Counter[str] = Counter()
+    written = onionperf.written(pipeline.analyze([tmp_path / "a.log"]), version, losses)
+    assert losses["progress over a step of the clock"] == 1
+    [row] = downstream.visualize_rows(written, "x").values()
+    assert "mbps" not in row
+    assert list(validation.errors(written, "db")) == []
+
+
+@pytest.mark.parametrize("version", onionperf.VERSIONS)
 def test_every_version_follows_its_schema(fixtures: Path, version: str) -> None:
     document = pipeline.analyze([fixtures / "onionperf-run", fixtures / "torctl"])
     losses: Counter[str] = Counter()

@@ -400,7 +400,6 @@ def test_a_generators_log_that_is_packed_by_xz(fixtures: Path) -> None:
 
 
 def test_a_log_that_is_damaged_takes_no_other_with_it(tmp_path: Path, lines: type[Lines]) -> None:
-    # OnionPerf's B7: of a folder, a pair of which one log failed was lost, with exit status 0.
     (tmp_path / "a.tgen.log").write_text(lines.outcome(1, 2, 0, 5000))
     (tmp_path / "b.torctl.log").write_text(lines.event(1, "BW 1 2") + lines.event(2, "CIRC x y"))
     document = pipeline.analyze([tmp_path])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def scanned(text: str, *, is_whole: bool = False) -> tuple[list[tuple[int, type]], Counts]:
     scan, counts = TgenScan(is_whole=is_whole), Counts()
     parts = text.encode().split(b"\n")[:-1]
-    facts = [*scan.batch(1, parts, counts), *scan.end()]
+    facts = [*scan.batch(1, parts, counts), *scan.end(counts)]
     return [(number, type(fact)) for number, _, fact in facts], counts
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def scanned(text: str) -> tuple[list[Fact], Counts]:
     scan, counts = TorctlScan(), Counts()
     parts = text.encode().split(b"\n")[:-1]
-    return [*scan.batch(1, parts, counts), *scan.end()], counts
+    return [*scan.batch(1, parts, counts), *scan.end(counts)], counts
 
 
 def test_each_fact_has_its_line_and_its_stamp(lines: type[Lines]) -> None:
@@ -60,3 +60,62 @@ def test_what_the_reader_notes(lines: type[Lines]) -> None:
         ClockPair(12, 3),
         RelayNote("A" * 40, ["192.0.2.7:9001", "[2001:db8::7]:9001"]),
     ]
+
+
+def is_cut(counts: Counts) -> bool:
+    return "event is cut: its line end is not like the others'" in counts.rejected
+
+
+def test_a_log_without_cr_behind_one_with_it_is_whole(lines: type[Lines]) -> None:
+    first, second = (
+        "".join(lines.circuit_events(at, number) for at, number in ((at, at), (at + 9, at + 9)))
+        for at in (1, 100)
+    )
+    whole, counts = scanned(first + second)
+    found, other = scanned(first + second.replace("\r\n", "\n"))
+    assert found == whole
+    assert other == counts
+    # In several blocks, as a file is read, each cut after its n-th line.
+    parts = (first + second.replace("\r\n", "\n")).encode().split(b"\n")[:-1]
+    for at in range(len(parts)):
+        scan, of_blocks = TorctlScan(), Counts()
+        facts = scan.batch(1, parts[:at], of_blocks) if at else []
+        facts += scan.batch(at + 1, parts[at:], of_blocks)
+        assert [*facts, *scan.end(of_blocks)] == whole
+        assert of_blocks == counts
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_events_that_lost_their_cr_were_cut(lines: type[Lines], count: int) -> None:
+    before, after = (lines.stream_events(at, at + 1, at, 5000 + at) for at in (1, 9))
+    cut = "".join(
+        lines.event(5, f"STREAM {number} SENTCONNECT 4 127.0.0.1:80")[:-3] + "\n"
+        for number in range(count)
+    )
+    whole, _ = scanned(before + after)
+    for behind in ("", lines.note(6, "[CLOCK] utc_ns=1 monotonic_ns=1 reason=step")):
+        facts, counts = scanned(before + cut + behind + after)
+        assert [fact for _, _, fact in facts if not isinstance(fact, ClockPair)] == [
+            fact for _, _, fact in whole
+        ]
+        assert (sum(counts.rejected.values()), is_cut(counts)) == (count, True)
+    _, counts = scanned(before + cut)
+    assert (sum(counts.rejected.values()), is_cut(counts)) == (count, True)
+
+
+def test_the_rest_of_an_event_that_a_rotation_cut(lines: type[Lines]) -> None:
+    event = (
+        "2026-11-22 00:00:01 1795305601.00 650+NS\r\n"
+        + "r exit0 FWXu2SP 2038-01-01\r\ns Exit Fast\r\n" * 2
+        + ".\r\n650 OK\r\n"
+    )
+    after = lines.event(2, "BW 1 2") + event
+    for at in range(event.index("\n") + 1, len(event)):
+        _, counts = scanned(event[at:] + after)
+        is_whole = at <= event.index("650 OK")  # else it cannot be told what it was
+        assert sum(counts.rejected.values()) == (not is_whole and at < len(event) - 2)
+        assert counts.used == 1
+    _, counts = scanned("r exit0 FWXu2SP 2038-01-01\r\n" + after)
+    assert counts.rejected == {"no time stamp": 1}
+    _, counts = scanned(after + "s Exit\r\n650 OK\r\n")
+    assert counts.rejected == {"no time stamp": 2}
