@@ -224,6 +224,12 @@ class Oracle:
             and (fact["read"] or fact["write"])
         ):
             return False
+        # A status has no times, an outcome has, but for the failures of 2015.
+        may_be_without = fact["word"] == "status" or (
+            fact["word"] == "error" and fact["transport"].startswith("(")
+        )
+        if (fact["word"] == "status" and fact["times"]) or not (fact["times"] or may_be_without):
+            return False
         for way, name in (("recv", "read"), ("send", "write")):
             fact[way] = int(match[name] or 0)
             percent = match[f"{name}_percent"]
@@ -261,7 +267,8 @@ class Oracle:
             except ValueError:
                 return False
             fact["created"] = created.timestamp()
-        fact["hops"] = fact["path"].split(",") if fact.get("path") else []
+        # A relay is named `$FINGERPRINT~name` in the database, also where an old tor wrote `=`.
+        fact["hops"] = fact["path"].replace("=", "~").split(",") if fact.get("path") else []
         self.events[words[4]].append(fact)
         return True
 
