@@ -82,12 +82,12 @@ class Continuation:
         key = fact[:2]
         begun = self._open.get(key)
         if begun is not None and not isinstance(fact, Created):
-            reached = (fact.recv_bytes, fact.send_bytes, fact.recv_percent, fact.send_percent)
+            reached = fact.recv_bytes, fact.send_bytes, fact.recv_percent, fact.send_percent
             if isinstance(fact, Seen):
                 begun.line = fact.line
             if begun.passes(*reached):
                 begun.reach(ts, *reached)
-                self._facts.append((number, ts, Progress(*key, *reached)))
+                self._facts.append((number, ts, Progress(key[0], key[1], *reached)))
             return
         ended, ended_in = self._ended.get(key, (0.0, 0))
         if ts <= ended:

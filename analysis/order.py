@@ -26,6 +26,7 @@ _AROUND = 16  # lines that are looked at before and after
 _UNTIL_PAIR = 1024  # facts within which a clock pair is waited for; one is written each minute
 _REMEMBERED = 4096  # facts, to know a line that comes again
 _NEAR_SECONDS = 0.02  # by which stamps may differ from a pair, being rounded
+_NOTICED_SECONDS = 2.0  # within which a program that looks each second notices a step
 
 Item = tuple[float, "list[Fact]", "Counts"]
 """A fact of a line and the ones of number 0 before it, by stamp, and the counts of their log."""
@@ -246,16 +247,17 @@ class Order:
     def _told_at(self, at: int) -> int | None:
         """Return where a clock pair close behind tells of a step back, of which this fall is.
 
-        The program notices a step within a second, and until then stamps by the new clock.
+        Until the program notices a step, it stamps by the new clock.
         """
         items = self._items
         if self._pair is None or (pair_at := self._pair_after(at, _AROUND)) is None:
             return None
         step = self._told_step(pair_at)
         latest = items[pair_at][0] + _NEAR_SECONDS
+        first = items[pair_at][0] - _NOTICED_SECONDS
         if step is None or -step < items[at - 1][0] - items[at][0] - _NEAR_SECONDS:
             return None
-        return pair_at if all(items[n][0] <= latest for n in range(at, pair_at)) else None
+        return pair_at if all(first <= items[n][0] <= latest for n in range(at, pair_at)) else None
 
     def _settle_fall(self, at: int, *, is_end: bool) -> bool:
         """Settle a fall that is not of a few items; False if that must wait for a clock pair."""
