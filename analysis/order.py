@@ -119,7 +119,7 @@ class Order:
         while self._at < len(items):
             at = self._at
             ts, before = items[at][0], items[at - 1][0]
-            if self._was_again and ts <= before and self._is_again(at):
+            if self._was_again and ts <= before and self._is_again(items[at], at):
                 self._reject(items.pop(at), at, "the same line again")
                 continue
             self._was_again = False
@@ -138,7 +138,7 @@ class Order:
             return False
         self._floor = max(self._floor, at - 2 * _AROUND)
         self._look_for_pair(at)
-        if self._is_again(at):
+        if self._is_again(items[at], at):
             self._reject(items.pop(at), at, "the same line again")
             self._was_again = True
             return True
@@ -204,9 +204,9 @@ class Order:
         after = self._items[at][1] if at < len(self._items) else self._loose
         after[:0] = loose
 
-    def _is_again(self, at: int) -> bool:
-        """Whether the item was there before; those before it are in order."""
-        ts, fact = self._items[at][0], self._items[at][1][-1][2]
+    def _is_again(self, item: Item, at: int) -> bool:
+        """Whether the same was there before; the items before ``at`` are in order."""
+        ts, fact = item[0], item[1][-1][2]
         of_given = max(0, len(self._given) + min(0, at - _REMEMBERED))
         begin = bisect.bisect_left(self._given, ts, of_given, key=itemgetter(0))
         for index in range(begin, len(self._given)):
@@ -264,6 +264,11 @@ class Order:
         items = self._items
         if isinstance(items[at][1][-1][2], self._start):
             self._begin_anew(at)
+            return True
+        if any(self._is_again(item, at) for item in items[at + 1 : at + 1 + _FEW]):
+            # Of a block that is there twice the first lines were damaged where it is first.
+            self._move_earlier(items.pop(at), at)
+            self._at = max(1, at)
             return True
         step = None
         if self._pair is not None:
