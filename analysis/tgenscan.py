@@ -103,7 +103,8 @@ _PROGRESS = re.compile(
     rb"payload-progress-send=(?:(\d{1,9}\.\d\d)%|\?%?)\]\s*"
 )
 _INITIALIZING = re.compile(
-    r"Initializing (traffic generator|\S+ v\S+) (?:[^\[\]:]* )?on host (\S+) (?:with )?process id \d+\s*"
+    r"Initializing (traffic generator|\S+ v\S+) (?:[^\[\]:]* )?"
+    r"on host (\S+) (?:with )?process id \d+\s*"
 )
 _MOST_REMEMBERED = 4096
 

@@ -65,7 +65,8 @@ _NEW_LINE = re.compile(
 )
 _CREATED = re.compile(_TGEN + rf"Created new stream {_STREAM} on transport {_TRANSPORT}")
 _INITIALIZING = re.compile(
-    _TGEN + r"Initializing (?P<program>traffic generator|\S+ v\S+) (?:[^\[\]:]* )?on host (?P<host>\S+)"
+    _TGEN
+    + r"Initializing (?P<program>traffic generator|\S+ v\S+) (?:[^\[\]:]* )?on host (?P<host>\S+)"
     r" (?:with )?process id \d+"
 )
 _CLOCK = r"utc_ns=(?P<utc>\d{1,19}) monotonic_ns=\d{1,19} reason=(?:start|minute|step)"
