@@ -47,6 +47,17 @@ def pair(text: str) -> ClockPair:
     return ClockPair(int(match[1]), int(match[2]))
 
 
+def between(last: ClockPair, now: ClockPair) -> float | None:
+    """Return by how many seconds UTC was set between two pairs, 0 for none.
+
+    None if they cannot tell, as the machine was started anew.
+    """
+    if now.monotonic_ns < last.monotonic_ns:
+        return None
+    step_ns = (now.utc_ns - last.utc_ns) - (now.monotonic_ns - last.monotonic_ns)
+    return step_ns / 1e9 if abs(step_ns) > _LEAST_STEP_NS else 0.0
+
+
 class ClockSteps:
     """Takes the pairs of one source in their order; ``found`` are the steps."""
 
@@ -55,19 +66,16 @@ class ClockSteps:
         self._last: ClockPair | None = None
 
     def stamps_fell(self, ts: float, seconds: float) -> float:
-        """Take that stamps fell by ``seconds`` to ``ts``; return the step, 0 if there are pairs."""
-        if self._last is not None:
-            return 0.0
+        """Take that stamps fell by ``seconds`` to ``ts``, and no pair tells; return the step."""
+        self._last = None  # which lies before it, and the next one tells of this step no more
         self.found.append(ClockStep(ts, -seconds, is_from_stamps=True))
         return -seconds
 
     def take(self, now: ClockPair) -> float:
         """Take the next pair; return the seconds of a step, 0 if there was none."""
         last, self._last = self._last, now
-        if last is None or now.monotonic_ns < last.monotonic_ns:  # the machine was started anew
+        step = between(last, now) if last else None
+        if not step:
             return 0.0
-        step_ns = (now.utc_ns - last.utc_ns) - (now.monotonic_ns - last.monotonic_ns)
-        if abs(step_ns) <= _LEAST_STEP_NS:
-            return 0.0
-        self.found.append(ClockStep(now.utc_ns / 1e9, step_ns / 1e9))
-        return step_ns / 1e9
+        self.found.append(ClockStep(now.utc_ns / 1e9, step))
+        return step

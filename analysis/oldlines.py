@@ -28,7 +28,7 @@ _LONGEST_STEP_US = 10**12  # 11 days; an old TGen prints a time of day where it 
 _WORD = r"[A-Z][A-Z0-9_]*"
 _PEER = r"[^:,\s]*:[^:,\s]*:\d{1,5}"
 _TRANSPORT = re.compile(
-    rf"[A-Z]+,(?P<fd>-?\d{{1,9}}),(?P<local>{_PEER}),(?P<proxy>{_PEER}),"
+    rf"(?:TCP|UDP|PIPE|SOCKETPAIR|NONE),(?P<fd>-?\d{{1,9}}),(?P<local>{_PEER}),(?P<proxy>{_PEER}),"
     rf"(?P<remote>{_PEER}),state=(?P<state>{_WORD}),error=(?P<error>{_WORD})",
     re.ASCII,
 )

@@ -72,8 +72,6 @@ def sections_of(line: bytes) -> Sections | None:
         text = line.decode().rstrip()
     except UnicodeDecodeError:
         return None
-    if not text.isprintable():
-        return None
     at = text.find(_BEGINS)
     if at >= 0:
         rest = text[at + 12 :].replace("] on transport [", "] transport [", 1)
@@ -82,14 +80,13 @@ def sections_of(line: bytes) -> Sections | None:
         word, _, rest = text[at:].partition("] ")
         if word not in _WORDS:
             return None
-    if not is_framed(text, at) or not rest.endswith("]"):
+    if not (text.isprintable() and is_framed(text, at) and rest.endswith("]")):
         return None
     sections: Sections = {}
     for part in rest[:-1].split("] "):
         name, _, inside = part.partition(" [")
-        if name not in _SECTIONS or name in sections:
-            return None
-        fields = _fields_of(inside, _SECTIONS[name])
+        shapes = _SECTIONS.get(name)
+        fields = _fields_of(inside, shapes) if shapes and name not in sections else None
         if fields is None:
             return None
         sections[name] = fields

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from perfmeasure.analysis import oldlines, scan
 from perfmeasure.analysis.clocksteps import ClockPair, ClockSteps
+from perfmeasure.analysis.continuation import Continuation, NeedsWholeError
 from perfmeasure.analysis.events import RejectedError
 from perfmeasure.analysis.order import Order, WentBack
 from perfmeasure.analysis.sections import sections_of
+from perfmeasure.analysis.source import Counts
 from perfmeasure.analysis.tgenscan import Created, Ended, LastLine, Program, Progress, Seen
 from perfmeasure.analysis.transfers import (
     Begun,
@@ -30,28 +32,16 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.transfers import Transfer
 
 
-class NeedsWholeError(Exception):
-    """The log of which facts are taken has to be scanned with ``is_whole``."""
-
-
 class TgenAssembly:
-    """Takes the facts of one generator in the order of time: `begin` each log, `take`, `finish`."""
+    """Takes the facts of one generator in the order of time; `finish` gives what they mean."""
 
     def __init__(self) -> None:
         self.log = TgenLog()
         self._open: dict[Key, Begun] = {}
-        # When it ended, and whether in an earlier log than the one that is being read.
-        self._ended: dict[Key, tuple[float, int]] = {}
+        self._ended: dict[Key, float] = {}
         self._ends: set[tuple[bytes, bytes, str, str]] = set()
         self._clock = ClockSteps()
         self.log.clock_steps = self._clock.found
-        self._number = 0  # of the log that is being read
-        self._is_whole = True
-
-    def begin(self, *, is_whole: bool) -> None:
-        """Say that the facts of the next log follow, and how it was scanned."""
-        self._number += 1
-        self._is_whole = is_whole
 
     def _takers(self) -> dict[type, Callable[[float, Any], None]]:
         # Made for each block, not kept: an object that holds its own methods is not freed at once.
@@ -67,11 +57,7 @@ class TgenAssembly:
         }
 
     def take(self, facts: Iterable[Fact], withdraw: Callable[[int, str], None]) -> None:
-        """Take the next facts; ``withdraw`` is told the lines that cannot be used after all.
-
-        Raises:
-            NeedsWholeError: the log was scanned for less than is needed.
-        """
+        """Take the next facts; ``withdraw`` is told the lines that cannot be used after all."""
         takers = self._takers()
         for number, ts, fact in facts:
             try:
@@ -126,10 +112,7 @@ class TgenAssembly:
 
     def _check_order(self, key: Key, ts: float) -> None:
         """Raise RejectedError if a line that seems to begin a transfer comes after its end."""
-        ended, number = self._ended.get(key, (0.0, self._number))
-        if ts <= ended:
-            if number < self._number and not self._is_whole:
-                raise NeedsWholeError
+        if ts <= self._ended.get(key, 0.0):
             raise RejectedError("out of order: the transfer had ended")
 
     def _has_ended(self, ts: float, fact: Ended) -> None:
@@ -152,7 +135,7 @@ class TgenAssembly:
             transfer = ended_transfer(sections, begun, ts, is_error=fact.is_error)
         self._keep(transfer)
         self._open.pop(key, None)
-        self._ended[key] = (ts, self._number)
+        self._ended[key] = ts
         self._ends.add(end)
 
     def _keep(self, transfer: Transfer) -> None:
@@ -184,18 +167,25 @@ def read_logs(logs: Sequence[Input], facts_of: FactsOf = scan.facts) -> TgenLog:
     """
     whole: set[int] = set()
     while True:  # ends: with each round one log more is whole
-        assembly = TgenAssembly()
-        last_ts = 0.0
-        for index, log in enumerate(logs):
-            assembly.begin(is_whole=index in whole or log.path is None)
-            try:
-                order = Order(Program)
-                for facts in facts_of(log, is_whole=index in whole):
-                    assembly.take(order.take(facts, log.counts.withdraw), log.counts.withdraw)
-                assembly.take(order.end(log.counts.withdraw), log.counts.withdraw)
-            except NeedsWholeError:
-                whole.add(index)
-                break
-            last_ts = log.last_unix_ts
-        else:
-            return assembly.finish(last_ts)
+        try:
+            return _read_logs(logs, facts_of, whole)
+        except NeedsWholeError as error:
+            whole.add(error.number)
+
+
+def _read_logs(logs: Sequence[Input], facts_of: FactsOf, whole: set[int]) -> TgenLog:
+    assembly, order, continuation = TgenAssembly(), Order(Program), Continuation()
+    last_ts = 0.0
+    counts = Counts()
+    for number, log in enumerate(logs):
+        continuation.begin(is_whole=number in whole or log.path is None)
+        for facts in facts_of(log, is_whole=number in whole):
+            counts = log.counts
+            goes_on = continuation.take(facts, counts.withdraw)
+            for of_log, ordered in order.take(goes_on, counts):
+                assembly.take(ordered, of_log.withdraw)
+        last_ts = log.last_unix_ts
+    rest = [*order.take(continuation.end(), counts), *order.end(counts)]
+    for of_log, ordered in rest:
+        assembly.take(ordered, of_log.withdraw)
+    return assembly.finish(last_ts)

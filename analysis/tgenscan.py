@@ -103,7 +103,8 @@ _PROGRESS = re.compile(
     rb"payload-progress-send=(?:(\d{1,9}\.\d\d)%|\?%?)\]\s*"
 )
 _INITIALIZING = re.compile(
-    r"Initializing (traffic generator|\S+ v\S+) (?:.* )?on host (\S+) (?:with )?process id \d+\s*"
+    r"Initializing (traffic generator|\S+ v\S+) (?:[^\[\]:]* )?"
+    r"on host (\S+) (?:with )?process id \d+\s*"
 )
 _MOST_REMEMBERED = 4096
 
@@ -290,7 +291,7 @@ class TgenScan:
     def _initializing(self, number: int, ts: float, line: bytes, at: int) -> str:
         text = line.decode("utf-8", "replace").rstrip()
         match = _INITIALIZING.fullmatch(text, at)
-        if match is None or not text.isprintable() or not is_framed(text, at):
+        if match is None or not is_framed(text, at) or not text.isprintable() or "\ufffd" in text:
             return "Initializing line is cut or garbled"
         # The old form does not say which version: "Initializing traffic generator on host …".
         name = "TGen before v1.0" if match[1] == "traffic generator" else match[1]

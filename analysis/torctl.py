@@ -27,6 +27,7 @@ from perfmeasure.analysis.events import (
 )
 from perfmeasure.analysis.guards import Guards
 from perfmeasure.analysis.order import Order, WentBack
+from perfmeasure.analysis.source import Counts
 from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Stream, TorLog
 
 if TYPE_CHECKING:
@@ -289,10 +290,13 @@ def read_logs(logs: Iterable[Input], facts_of: FactsOf = scan.facts) -> TorLog:
     Raises:
         InputError: a file cannot be read any more.
     """
-    assembly = TorctlAssembly()
+    assembly, order = TorctlAssembly(), Order(ReaderStarted)
+    counts = Counts()
     for log in logs:
-        order = Order(ReaderStarted)
         for facts in facts_of(log, is_whole=False):
-            assembly.take(order.take(facts, log.counts.withdraw))
-        assembly.take(order.end(log.counts.withdraw))
+            counts = log.counts
+            for _, ordered in order.take(facts, counts):
+                assembly.take(ordered)
+    for _, ordered in order.end(counts):
+        assembly.take(ordered)
     return assembly.log

@@ -97,16 +97,7 @@ class TorctlScan:
             except (KeyError, IndexError):
                 reader = None
             if reader:
-                self._is_in_data = self._is_in_reply = False
-                for event in self._whole((number, reader, line), counts):
-                    try:
-                        ts, fact = self._event(*event[1:])
-                    except RejectedError as error:
-                        counts.reject(event[0], str(error))
-                        continue
-                    if fact is not None:
-                        facts.append((event[0], ts, fact))
-                    used += 1
+                used += self._used((number, reader, line), facts, counts)
                 continue
             try:
                 ts, fact = self._other(line)
@@ -122,6 +113,21 @@ class TorctlScan:
         counts.skipped += skipped
         self.last_ts = last_stamp(lines, self.last_ts)
         return facts
+
+    def _used(self, event: _Event, facts: list[Fact], counts: Counts) -> int:
+        """Add the facts of an event, and of those held until it came; return how many are used."""
+        self._is_in_data = self._is_in_reply = False
+        used = 0
+        for number, reader, line in self._whole(event, counts):
+            try:
+                ts, fact = self._event(reader, line)
+            except RejectedError as error:
+                counts.reject(number, str(error))
+                continue
+            if fact is not None:
+                facts.append((number, ts, fact))
+            used += 1
+        return used
 
     def end(self, counts: Counts) -> list[Fact]:
         """Return what is known only at the end of the log."""

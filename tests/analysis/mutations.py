@@ -74,13 +74,15 @@ def _long_stamps(torctl: bytes) -> bytes:
 
 
 def _old_run(log: bytes) -> bytes:
-    """Make a run of a program of 2016 to 2020 from single lines of one: progress, ends, failures."""
+    """Make a run of a program of 2016 to 2020 from single lines of one, with failures."""
     initializing, heartbeat, complete, error = log.splitlines(keepends=True)
     run = [initializing]
     for count in range(1, 13):
         begin = 1548947000 + 300 * count
-        for part in range(0, 11, 2):
-            run.append(_moved(_status(complete, part * 524288), count, begin + part))
+        run += [
+            _moved(_status(complete, part * 524288), count, begin + part)
+            for part in range(0, 11, 2)
+        ]
         run.append(heartbeat.replace(b"1548947121", b"%d" % (begin + 12)))
         run.append(_moved(complete if count % 4 else error, count, begin + 25))
     return b"".join(run)
@@ -175,28 +177,27 @@ def _own(lines: type[Lines]) -> tuple[bytes, bytes]:
         tgen += [lines.status(at + 1 + part, count, port, 100 * part) for part in (1, 4, 7, 9)]
         error = "NONE" if number % 5 else "TIMEOUT"
         tgen.append(lines.outcome(at + 1, at + 12, count, port, error=error))
-        torctl.append(lines.circuit_events(at, number % 15 + 1))
-        torctl.append(
-            lines.event(
-                at + 0.5,
-                f"BUILDTIMEOUT_SET COMPUTED TOTAL_TIMES=20 TIMEOUT_MS={1500 + number} XM=46 ALPHA=5.860938 CUTOFF_QUANTILE=0.800000 TIMEOUT_RATE=0.000000 CLOSE_MS=60000 CLOSE_RATE=0.000000",
-            )
-        )
-        torctl.append(
-            lines.event(
-                at + 0.6,
-                f"GUARD ENTRY ${'A' * 40}~a {['NEW', 'UP', 'DOWN', 'DROPPED'][number % 4]}",
-            )
-        )
-        torctl.append(
-            lines.event(
-                at + 0.7,
-                f"ORCONN ${'A' * 40}~a {['LAUNCHED', 'CONNECTED', 'CLOSED'][number % 3]} ID={number // 3}",
-            )
-        )
-        torctl.append(lines.stream_events(at + 1, at + 12, number % 15 + 1, port, number % 15 + 1))
-        torctl.append(lines.event(at + 13, "BW 10 20"))
+        torctl.append(_tor_events(lines, at, number))
     return "".join(tgen).encode(), "".join(torctl).encode()
+
+
+def _tor_events(lines: type[Lines], at: float, number: int) -> str:
+    guard, circuit = f"${'A' * 40}~a", number % 15 + 1
+    connection = ("LAUNCHED", "CONNECTED", "CLOSED")[number % 3]
+    timeout = (
+        f"TOTAL_TIMES=20 TIMEOUT_MS={1500 + number} XM=46 ALPHA=5.860938 CUTOFF_QUANTILE=0.800000 "
+        "TIMEOUT_RATE=0.000000 CLOSE_MS=60000 CLOSE_RATE=0.000000"
+    )
+    return (
+        lines.circuit_events(at, circuit)
+        + lines.event(at + 0.5, f"BUILDTIMEOUT_SET COMPUTED {timeout}")
+        + lines.event(
+            at + 0.6, f"GUARD ENTRY {guard} {('NEW', 'UP', 'DOWN', 'DROPPED')[number % 4]}"
+        )
+        + lines.event(at + 0.7, f"ORCONN {guard} {connection} ID={number // 3}")
+        + lines.stream_events(at + 1, at + 12, circuit, 5000 + number, circuit)
+        + lines.event(at + 13, "BW 10 20")
+    )
 
 
 # ---- damage -------------------------------------------------------------------------------------

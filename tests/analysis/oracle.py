@@ -34,8 +34,10 @@ _PAYLOAD_STEPS = ("first-byte", "last-byte", "checksum")
 
 
 def _section(section: str, fields: dict[str, str]) -> str:
-    pairs = ",".join(f"{name}={pattern}" for name, pattern in fields.items())
-    return rf"\[(?P<{section}>{pairs})\]"
+    """Return the shape of a section; programs to come may write other fields among these."""
+    other = rf"(?!(?:{'|'.join(fields)})=)[a-z][a-z-]*=[^,\[\]]+"
+    pairs = ",".join(f"(?:{other},)*{name}={pattern}" for name, pattern in fields.items())
+    return rf"\[(?P<{section}>{pairs}(?:,{other})*)\]"
 
 
 _TRANSPORT = _section("transport", {
@@ -57,15 +59,14 @@ _TIMES = _section("times", {
     **{f"usecs-to-{step}-{way}": _TIME for way in ("recv", "send") for step in _PAYLOAD_STEPS},
     "now-ts": _TIME,
 })  # fmt: skip
-_FIELDS = set(re.findall(r"([a-z][a-z-]*)=", _TRANSPORT + _STREAM + _BYTES + _TIMES))
-_ANY_FIELD = re.compile(r",([a-z][a-z-]*)=[^,\[\]]+")  # later programs may have more
 _NEW_LINE = re.compile(
     _TGEN + rf"\[stream-(?P<word>status|success|error)\] transport {_TRANSPORT} stream {_STREAM}"
     rf" bytes {_BYTES}(?: times {_TIMES})?"
 )
 _CREATED = re.compile(_TGEN + rf"Created new stream {_STREAM} on transport {_TRANSPORT}")
 _INITIALIZING = re.compile(
-    _TGEN + r"Initializing (?P<program>traffic generator|\S+ v\S+) (?:.* )?on host (?P<host>\S+)"
+    _TGEN
+    + r"Initializing (?P<program>traffic generator|\S+ v\S+) (?:[^\[\]:]* )?on host (?P<host>\S+)"
     r" (?:with )?process id \d+"
 )
 _CLOCK = r"utc_ns=(?P<utc>\d{1,19}) monotonic_ns=\d{1,19} reason=(?:start|minute|step)"
@@ -73,8 +74,8 @@ _TGEN_CLOCK = re.compile(_TGEN + r"\[clock_pair\] \[clock\] " + _CLOCK)
 
 _OLD_PEER = r"[^:,\s]*:[^:,\s]*:\d{1,5}"
 _OLD_TRANSPORT = re.compile(
-    rf"[A-Z]+,-?\d{{1,9}},{_OLD_PEER},{_OLD_PEER},{_OLD_PEER},state={_WORD},error={_WORD}"
-    rf"|\(TCP-\d{{1,9}}-(?:{_OLD_PEER}-)?{_OLD_PEER}\)"
+    rf"(?:TCP|UDP|PIPE|SOCKETPAIR|NONE),-?\d{{1,9}},{_OLD_PEER},{_OLD_PEER},{_OLD_PEER},state={_WORD},error={_WORD}"
+    rf"|\(TCP--?\d{{1,9}}-(?:{_OLD_PEER}-)?{_OLD_PEER}\)"
 )
 _OLD_TRANSFER = re.compile(
     rf"[^\[\]%]+,\d{{1,15}},[^\[\]%]*,[A-Z]+,\d{{1,15}},[^\[\]%]*,\d{{1,15}},state={_WORD},error={_WORD}"
@@ -146,6 +147,13 @@ def _fields(text: str) -> dict[str, str]:
     return {key: value for key, _, value in (item.partition("=") for item in text.split(","))}
 
 
+def _unix_ts(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
 def _percent(text: str) -> float:
     return -1.0 if text[:1] == "?" or "nan" in text else float(text.rstrip("%"))
 
@@ -165,7 +173,6 @@ class Oracle:
         self.names: dict[str, set[str]] = collections.defaultdict(set)
         self.clocks: set[float] = set()
         self.lines: dict[tuple[str, ...], list[Fact]] = collections.defaultdict(list)
-        self.ends: list[Fact] = []
         self.old: list[Fact] = []
         self.events: dict[str, list[Fact]] = collections.defaultdict(list)
         self.gaps: list[Fact] = []
@@ -177,44 +184,45 @@ class Oracle:
                 continue
             if _INNER.search(text, 12):
                 continue  # two lines in one
-            if text.isprintable() and (self._tgen(text.rstrip(" ")) or self._torctl(text)):
+            if text.isprintable() and self._is_whole(text):
                 self.intact.add(number)
+
+    def _is_whole(self, text: str) -> bool:
+        return self._tgen(text.rstrip(" ")) or self._note(text) or self._event(text)
 
     # ---- reading -------------------------------------------------------------------------------
 
     def _tgen(self, text: str) -> bool:
-        known = _ANY_FIELD.sub(lambda field: field[0] if field[1] in _FIELDS else "", text)
-        if match := _NEW_LINE.fullmatch(known):
+        if match := _NEW_LINE.fullmatch(text):
             times = _fields(match["times"]) if match["times"] else None
             if (match["word"] == "status") is (times is not None):
                 return False
             if times and int(times["created-ts"]) > int(times["now-ts"]):
                 return False
-            self._tgen_line(match, match["word"])
-        elif match := _CREATED.fullmatch(known):
-            self._tgen_line(match, "created")
-        elif match := _OLD_LINE.fullmatch(text):
+            return self._tgen_line(match, match["word"])
+        if match := _CREATED.fullmatch(text):
+            return self._tgen_line(match, "created")
+        if match := _OLD_LINE.fullmatch(text):
             return self._old_line(match)
-        elif match := _INITIALIZING.fullmatch(text):
+        if match := _INITIALIZING.fullmatch(text):
             self.names["host"].add(match["host"])
         elif match := _TGEN_CLOCK.fullmatch(text):
             self.clocks.add(int(match["utc"]) / 1e9)
-        else:
-            return False
-        return known == text  # one of a later program need not be used
+        return match is not None
 
-    def _tgen_line(self, match: re.Match[str], word: str) -> None:
+    def _tgen_line(self, match: re.Match[str], word: str) -> bool:
         groups = match.groupdict()
         fact: Fact = {"ts": float(match["ts"]), "word": word}
         for section in ("transport", "stream", "bytes", "times"):
             fact[section] = _fields(groups[section]) if groups.get(section) else None
+            if fact[section] and len(fact[section]) <= groups[section].count(","):
+                return False  # a field is there twice
         if size := fact["bytes"]:
             for way in ("recv", "send"):
                 fact[way] = int(size[f"payload-bytes-{way}"])
                 fact[f"{way}_percent"] = _percent(size[f"payload-progress-{way}"])
         self.lines[_key(fact["transport"], fact["stream"])].append(fact)
-        if fact["times"]:
-            self.ends.append(fact)
+        return True
 
     def _old_line(self, match: re.Match[str]) -> bool:
         fact: Fact = {**match.groupdict(), "ts": float(match["ts"])}
@@ -224,6 +232,15 @@ class Oracle:
             and (fact["read"] or fact["write"])
         ):
             return False
+        # A status has no times, an outcome has, but for the failures of 2015.
+        may_be_without = fact["word"] == "status" or (
+            fact["word"] == "error" and fact["transport"].startswith("(")
+        )
+        if (fact["word"] == "status" and fact["times"]) or not (fact["times"] or may_be_without):
+            return False
+        steps = _old_steps(fact)
+        if "checksum" in steps and steps["checksum"] < max(steps.values()):
+            return False  # it is the last step, so digits are missing
         for way, name in (("recv", "read"), ("send", "write")):
             fact[way] = int(match[name] or 0)
             percent = match[f"{name}_percent"]
@@ -231,17 +248,17 @@ class Oracle:
         self.old.append(fact)
         return True
 
-    def _torctl(self, text: str) -> bool:
+    def _note(self, text: str) -> bool:
         if match := _STARTING.fullmatch(text):
             self.names["host"].add(match["host"])
             self.names["version"].add(match["version"])
-            return True
-        if match := _TORCTL_CLOCK.fullmatch(text):
+        elif match := _TORCTL_CLOCK.fullmatch(text):
             self.clocks.add(int(match["utc"]) / 1e9)
-            return True
-        if match := _GAP.fullmatch(text):
+        elif match := _GAP.fullmatch(text):
             self.gaps.append({**match.groupdict(), "ts": float(match["ts"])})
-            return True
+        return match is not None
+
+    def _event(self, text: str) -> bool:
         words = text.split(" ", 5)
         pattern = _EVENT.get(words[4]) if len(words) == 6 and words[3] == "650" else None
         match = pattern.fullmatch(text) if pattern and text.isascii() else None
@@ -256,12 +273,11 @@ class Oracle:
         if words[4] == "BUILDTIMEOUT_SET" and not {"TIMEOUT_MS", "CUTOFF_QUANTILE"} <= fact.keys():
             return False
         if "TIME_CREATED" in fact:
-            try:
-                created = datetime.fromisoformat(fact["TIME_CREATED"]).replace(tzinfo=UTC)
-            except ValueError:
+            fact["created"] = _unix_ts(fact["TIME_CREATED"])
+            if fact["created"] is None:
                 return False
-            fact["created"] = created.timestamp()
-        fact["hops"] = fact["path"].split(",") if fact.get("path") else []
+        # A relay is named `$FINGERPRINT~name` in the database, also where an old tor wrote `=`.
+        fact["hops"] = fact["path"].replace("=", "~").split(",") if fact.get("path") else []
         self.events[words[4]].append(fact)
         return True
 
@@ -300,14 +316,8 @@ class Oracle:
         )
 
     def _transfer(self, record: dict[str, Any]) -> Iterator[str]:
-        transport, stream, size, times = (
-            {name: value for name, value in record[section].items() if name in _FIELDS}
-            if section in record
-            else None
-            for section in ("transport_info", "stream_info", "byte_info", "time_info")
-        )
-        assert transport is not None
-        assert stream is not None
+        transport, stream = record["transport_info"], record["stream_info"]
+        size, times = record.get("byte_info"), record.get("time_info")
         facts = self.lines.get(_key(transport, stream), [])
         same = [
             fact
@@ -369,12 +379,18 @@ class Oracle:
         size, error = record["filesize_bytes"], record["error_code"]
         if is_of_2015:
             texts = {f"{transport['fd']}-{'-'.join(ends[index:])})" for index in (1, 2)}
-            shape = rf"\({count}-{re.escape(name)}-{method}-0*{size}-{re.escape(peer)}-\d+-state=\w+-error={error}\)"
+            shape = (
+                rf"\({count}-{re.escape(name)}-{method}-0*{size}-{re.escape(peer)}"
+                rf"-\d+-state=\w+-error={error}\)"
+            )
             of_it = rf"\({count}-{re.escape(name)}-.*"
         else:
             state = f"state={transport['state']},error={transport['error']}"
             texts = {",".join((transport["fd"], *ends, state))}
-            shape = rf"{re.escape(vertex)},{count},{re.escape(name)},{method},0*{size},{re.escape(peer)},\d+,state=\w+,error={error}"
+            shape = (
+                rf"{re.escape(vertex)},{count},{re.escape(name)},{method},0*{size},"
+                rf"{re.escape(peer)},\d+,state=\w+,error={error}"
+            )
             of_it = rf"{re.escape(vertex)},{count},.*"
         facts = [fact for fact in self.old if re.fullmatch(of_it, fact["transfer"])]
         words = {True: "complete" if record["is_success"] else "error", False: "status"}
@@ -474,13 +490,16 @@ class Oracle:
             extended = [f for f in with_it if f["status"] == "EXTENDED"]
             if not with_it or (at and not self._is_said(start + at[0], extended)):
                 yield f"hop {index}"
+        yield from self._build(record, start, facts)
+        yield from self._end(record, facts)
+
+    def _build(self, record: dict[str, Any], start: float, facts: list[Fact]) -> Iterator[str]:
         if "buildtime_seconds" in record:
             built = (f for f in facts if f["status"] == "BUILT")
             if not self._is_said(start + record["buildtime_seconds"], built):
                 yield "buildtime_seconds"
             if record["buildtime_seconds"] < 0:
                 yield "built before its launch"
-        yield from self._end(record, facts)
         timeouts = [
             (int(fact["TIMEOUT_MS"]), float(fact["CUTOFF_QUANTILE"]))
             for fact in self.events["BUILDTIMEOUT_SET"]

@@ -14,7 +14,6 @@ from perfmeasure.analysis.transfers import TgenLog
 def tgen_lines(lines: list[bytes]) -> tuple[TgenLog, Counts]:
     """Return what the lines of a generator's log say; each of them is counted."""
     scan, assembly, counts = TgenScan(), TgenAssembly(), Counts(lines=len(lines))
-    assembly.begin(is_whole=False)
     assembly.take([*scan.batch(1, lines, counts), *scan.end(counts)], counts.withdraw)
     assert balance(counts) == len(lines)
     return assembly.finish(scan.last_ts), counts

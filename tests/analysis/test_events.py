@@ -100,6 +100,24 @@ def test_the_rest() -> None:
         (events.bandwidth, "461 -2"),
         (events.build_timeout, "COMPUTED TIMEOUT_MS=15"),
         (events.build_timeout, "COMPUTED TIMEOUT_MS=15 CUTOFF_QUANTILE=nan"),
+        # What Python takes for a number, and no program writes.
+        (events.build_timeout, "COMPUTED TIMEOUT_MS=1_5 CUTOFF_QUANTILE=0.8"),
+        (events.build_timeout, "COMPUTED TIMEOUT_MS=15 CUTOFF_QUANTILE=8e-1"),
+        (events.bandwidth, "+461 244"),
+        (events.bandwidth, "4_61 244"),
+        (events.bandwidth, "\u0664 244"),
+        (events.stream, "16 SUCCEEDED 7_1 127.0.0.1:1"),
+        # Keywords that are garbled or there twice, and times that are none.
+        (events.stream, "16 SUCCEEDED 7 127.0.0.1:1 PURPOSEUSER"),
+        (events.stream, "16 SUCCEEDED 7 127.0.0.1:1 PURP,OSE=USER"),
+        (events.stream, "16 SUCCEEDED 7 127.0.0.1:1 PURPOSE=USER PURPOSE=USER"),
+        (events.stream, "16 SUCCEEDED 7 127.0.0.1:1 PURPOSE=us"),
+        (lambda text: events.circuit(text, "CIRC"), "7 BUILT TIME_CREATED=2026-11-22T00:57"),
+        (lambda text: events.circuit(text, "CIRC"), "7 BUILT TIME_CREATED=2026-13-22T00:57:46"),
+        (lambda text: events.circuit(text, "CIRC"), "7 BUILT TIME_CREATED=2026-11-22"),
+        (events.reader_started, "Starting torctl program on host vm using Tor version 0.4.9.11"),
+        (events.reader_started, "Starting torctl program on host vm using Tor vers"),
+        (events.reader_gap, "[GAP] control connection back after 0.5"),
     ],
 )
 def test_what_is_cut_or_garbled_is_rejected(function: object, text: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perfmeasure.analysis import pipeline, tgen, torctl
 from perfmeasure.analysis.order import Order, WentBack
-from perfmeasure.analysis.source import Fact, Input
+from perfmeasure.analysis.source import Counts, Fact, Input
 from tests.analysis.conftest import Lines
 
 
@@ -24,18 +24,32 @@ class Began(NamedTuple):
 Rejected = list[tuple[int, str]]
 
 
-def ordered(stamps: list[float], *, block: int = 1000) -> tuple[list[object], Rejected]:
-    """Return stamps in the order in which they come out, steps as ("back", seconds)."""
-    order, rejected = Order(Began), []
-    facts: list[Fact] = [(n, ts, Said(f"line {n}")) for n, ts in enumerate(stamps, 1)]
+class Rejecting(Counts):
+    """Counts that keep each rejected line."""
 
-    def withdraw(number: int, reason: str) -> None:
-        rejected.append((number, reason))
+    def __init__(self) -> None:
+        super().__init__()
+        self.withdrawn: Rejected = []
 
-    out = []
+    def withdraw(self, line_number: int, reason: str) -> None:
+        self.withdrawn.append((line_number, reason))
+
+
+def ordered(facts: list[Fact], *, block: int = 1000) -> tuple[list[Fact], Rejected]:
+    """Return facts in the order in which they come out, and the lines that were rejected."""
+    order, counts = Order(Began), Rejecting()
+    groups = []
     for at in range(0, len(facts), block):
-        out += order.take(facts[at : at + block], withdraw)
-    out += order.end(withdraw)
+        groups += order.take(facts[at : at + block], counts)
+    groups += order.end(counts)
+    assert all(of_log is counts for of_log, _ in groups)
+    return [fact for _, group in groups for fact in group], counts.withdrawn
+
+
+def ordered_stamps(stamps: list[float], *, block: int = 1000) -> tuple[list[object], Rejected]:
+    """Return stamps in the order in which they come out, steps as ("back", seconds)."""
+    facts: list[Fact] = [(n, ts, Said(f"line {n}")) for n, ts in enumerate(stamps, 1)]
+    out, rejected = ordered(facts, block=block)
     return [
         ("back", fact.seconds) if isinstance(fact, WentBack) else ts for _, ts, fact in out
     ], rejected
@@ -51,12 +65,12 @@ def test_a_few_lines_out_of_place_are_put_in_order(block: int) -> None:
     stamps[40], stamps[41] = stamps[41], stamps[40]
     stamps[60:60] = [stamps.pop(70), stamps.pop(70)]
     stamps.append(stamps.pop(97))
-    assert ordered(stamps, block=block) == (run(0, 100), [])
+    assert ordered_stamps(stamps, block=block) == (run(0, 100), [])
 
 
 @pytest.mark.parametrize(("ts", "word"), [(9999.0, "later"), (-9999.0, "earlier")])
 def test_a_stamp_that_belongs_nowhere_is_rejected(ts: float, word: str) -> None:
-    found, rejected = ordered([*run(0, 50), ts, *run(50, 100)])
+    found, rejected = ordered_stamps([*run(0, 50), ts, *run(50, 100)])
     assert found == run(0, 100)
     [(number, reason)] = rejected
     assert number == 51
@@ -65,39 +79,34 @@ def test_a_stamp_that_belongs_nowhere_is_rejected(ts: float, word: str) -> None:
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_stamps_that_fall_and_stay_so_are_a_step_of_the_clock(block: int) -> None:
-    found, rejected = ordered([*run(1000, 1030), *run(10, 40)], block=block)
+    found, rejected = ordered_stamps([*run(1000, 1030), *run(10, 40)], block=block)
     assert found == [*run(1000, 1030), ("back", 1019.0), *run(10, 40)]
     assert rejected == []
 
 
-def test_a_block_that_is_there_twice_is_used_once() -> None:
-    order, rejected = Order(Began), []
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_a_block_that_is_there_twice_is_used_once(block: int) -> None:
     facts: list[Fact] = [(n, float(n), Said(f"at {n}")) for n in range(1, 41)]
     again = [(n + 30, float(n), Said(f"at {n}")) for n in range(11, 41)]
-
-    def withdraw(number: int, reason: str) -> None:
-        rejected.append((number, reason))
-
-    out = order.take([*facts, *again], withdraw) + order.end(withdraw)
+    out, rejected = ordered([*facts, *again], block=block)
     assert out == facts
     assert rejected == [(n, "out of order: the same line again") for n in range(41, 71)]
 
 
 def test_what_is_about_the_whole_log_stays_before_the_next() -> None:
     facts: list[Fact] = [(1, 5.0, Said("a")), (0, 1.0, Said("of b")), (2, 6.0, Said("b"))]
-    order = Order(Began)
-    assert order.take(facts, print) + order.end(print) == facts
+    assert ordered(facts) == (facts, [])
 
 
 def test_another_program_may_have_another_clock() -> None:
-    order = Order(Began)
     facts: list[Fact] = [(1, 500.0, Said("a")), (2, 5.0, Began("b")), (3, 6.0, Said("b"))]
-    assert order.take(facts, print) + order.end(print) == facts
+    assert ordered(facts) == (facts, [])
 
 
 @given(st.lists(st.integers(0, 60), max_size=120), st.integers(1, 50))
 def test_nothing_is_lost_and_the_blocks_do_not_matter(stamps: list[int], block: int) -> None:
-    found, rejected = ordered([float(ts) for ts in stamps], block=block)
+    found, rejected = ordered_stamps([float(ts) for ts in stamps], block=block)
+    assert (found, rejected) == ordered_stamps([float(ts) for ts in stamps])
     assert len([ts for ts in found if isinstance(ts, float)]) + len(rejected) == len(stamps)
     last = -1.0
     for ts in found:

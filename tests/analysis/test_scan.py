@@ -61,6 +61,12 @@ def test_where_a_log_was_cut_in_two_does_not_matter(
     # A window, so that the cut comes within transfers, streams and circuits.
     begin = data.draw(st.integers(0, len(log_lines) - 1))
     window = log_lines[begin : begin + data.draw(st.integers(1, 400))]
+    for _ in range(data.draw(st.integers(0, 3))):  # lines that come again, out of order
+        at = data.draw(st.integers(0, len(window)))
+        window[at:at] = window[at // 2 : at // 2 + data.draw(st.integers(1, 40))]
+    for _ in range(data.draw(st.integers(0, 3))):  # lines that are out of place
+        at = data.draw(st.integers(0, len(window) - 1))
+        window.insert(data.draw(st.integers(max(0, at - 9), at)), window.pop(at))
     cut = data.draw(st.integers(0, len(window)))
     top = tmp_path_factory.mktemp("cut")
     kind = "torctl" if b" 650 " in log_lines[-1] else "tgen"

@@ -86,6 +86,9 @@ def test_whole(lines: type[Lines]) -> None:
         ("payload-bytes-recv=10,", f"payload-bytes-recv=1{'0' * 16},"),
         ("payload-bytes-send=0,", f"payload-bytes-send=1{'0' * 16},"),
         ("payload-progress-recv=1.00%", f"payload-progress-recv={'9' * 400}.00%"),
+        ("payload-bytes-recv=10,", "payload-bytes-recv=1_0,"),
+        ("payload-progress-recv=1.00%", "payload-progress-recv=1e0%"),
+        ("payload-progress-recv=1.00%", "payload-progress-recv=nan%"),
     ],
 )
 def test_a_number_that_no_program_writes_is_none(lines: type[Lines], old: str, new: str) -> None:
@@ -93,3 +96,52 @@ def test_a_number_that_no_program_writes_is_none(lines: type[Lines], old: str, n
     assert old in line
     _, counts = scanned(line.replace(old, new))
     assert counts.rejected == {"stream-status is cut or garbled": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[stream-status]", "[stream-stat\0s]"),
+        ("] transport [", "] transp0rt ["),
+        ("proxy=localhost", "pr\x01xy=localhost"),
+        ("state=SUCCESS_OPEN", "state=SUCC\u00e9SS_OPEN"),
+        (" [info] ", " [inf0] "),
+    ],
+)
+def test_a_status_that_is_garbled_outside_its_numbers(
+    lines: type[Lines], old: str, new: str
+) -> None:
+    line = lines.status(1, 0, 5000, 10)
+    assert old in line
+    facts, counts = scanned(line.replace(old, new) + lines.status(2, 0, 5000, 20))
+    assert facts == [(2, Seen)]
+    assert (counts.used, counts.skipped, sum(counts.rejected.values())) == (1, 0, 1)
+
+
+def test_a_beginning_that_is_cut_or_not_text(lines: type[Lines]) -> None:
+    whole = lines.initializing(0).encode().rstrip()
+    other = lines.created(1, 0, 5000).encode().rstrip()
+    damaged = [
+        *(whole[:length] for length in range(whole.index(b"Initializing ") + 13, len(whole) - 5)),
+        whole.replace(b"IGraph", b"I\xc7raph"),
+        whole.replace(b"GLib", b"G\0ib"),
+        whole.replace(b"v0.10.2", other),
+    ]
+    for line in damaged:
+        counts = Counts()
+        assert TgenScan().batch(1, [line], counts) == []
+        assert sum(counts.rejected.values()) == 1
+
+
+@pytest.mark.parametrize("digits", ["1795305601.00000", "1795305601.", "179530560.0", "17x5305601"])
+def test_a_stamp_that_is_damaged(lines: type[Lines], digits: str) -> None:
+    line = lines.status(1, 0, 5000, 10).replace("1795305601.000000", digits)
+    assert digits in line
+    _, counts = scanned(line)
+    assert sum(counts.rejected.values()) == 1
+
+
+def test_lines_that_were_joined(lines: type[Lines]) -> None:
+    joined = lines.status(1, 0, 5000, 10).rstrip("\n") + lines.status(2, 0, 5000, 20)
+    _, counts = scanned(joined + lines.outcome(0, 3, 0, 5000).rstrip("\n") + joined)
+    assert (counts.used, sum(counts.rejected.values())) == (0, 2)
