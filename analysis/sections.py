@@ -72,6 +72,8 @@ def sections_of(line: bytes) -> Sections | None:
         text = line.decode().rstrip()
     except UnicodeDecodeError:
         return None
+    if not text.isprintable():
+        return None
     at = text.find(_BEGINS)
     if at >= 0:
         rest = text[at + 12 :].replace("] on transport [", "] transport [", 1)
@@ -80,7 +82,7 @@ def sections_of(line: bytes) -> Sections | None:
         word, _, rest = text[at:].partition("] ")
         if word not in _WORDS:
             return None
-    if not text.isprintable() or not is_framed(text, at) or not rest.endswith("]"):
+    if not is_framed(text, at) or not rest.endswith("]"):
         return None
     sections: Sections = {}
     for part in rest[:-1].split("] "):
