@@ -140,7 +140,7 @@ def _node(
         counts[name] += 1
         if counts[name] > 1:  # an id that came again never hides the first
             name += f"#{counts[name]}"
-        streams[name] = _tgen_stream(name, transfer, losses)
+        streams[name] = _tgen_stream(name, transfer)
     tor = _tor(node.get("tor", {}), version, losses)
     if version == "3.1" and ("guards" in node.get("tor", {}) or "tor" not in node):
         tor["guards"] = node.get("tor", {}).get("guards", [])
@@ -165,7 +165,7 @@ def _old_node(
         if len(kept) < len(ended):
             summary = transfers_summary(kept)
         written_node["tgen"] = {
-            "transfers": {name: _old_transfer(found, losses) for name, found in kept.items()},
+            "transfers": {name: _old_transfer(transfer) for name, transfer in kept.items()},
             "transfers_summary": {
                 field: summary[field] for field in TRANSFERS_SUMMARY if field in summary
             },
@@ -176,17 +176,17 @@ def _old_node(
     return written_node
 
 
-def _old_transfer(transfer: Mapping[str, Any], losses: Counter[str]) -> dict[str, Any]:
+def _old_transfer(transfer: Mapping[str, Any]) -> dict[str, Any]:
     record = {field: transfer[field] for field in TRANSFER_FIELDS}
     record["elapsed_seconds"] = {
-        name: value if name != "payload_progress" else _unbroken(value, losses)
+        name: value
         for name, value in transfer["elapsed_seconds"].items()
         if name not in _ELAPSED_OF_OTHER_DIRECTION
     }
     return record
 
 
-def _tgen_stream(name: str, transfer: Mapping[str, Any], losses: Counter[str]) -> dict[str, Any]:
+def _tgen_stream(name: str, transfer: Mapping[str, Any]) -> dict[str, Any]:
     record: dict[str, Any] = {section: transfer[section] for section in SECTIONS}
     for field in ("is_complete", "is_error", "is_success", "unix_ts_end", "unix_ts_start"):
         record[field] = transfer[field]
@@ -202,19 +202,8 @@ def _tgen_stream(name: str, transfer: Mapping[str, Any], losses: Counter[str]) -
             for direction in ("recv", "send")
         }
         if known := {field: times for field, times in maps.items() if times is not None}:
-            record["elapsed_seconds"] = {
-                field: _unbroken(times, losses) if "progress" in field else times
-                for field, times in known.items()
-            }
+            record["elapsed_seconds"] = known
     return record
-
-
-def _unbroken(progress: Mapping[str, float], losses: Counter[str]) -> Mapping[str, float]:
-    """Return the times of the tenths, none if one in between is unknown: readers want them all."""
-    if list(progress) == [f"{tenth / 10:.1f}" for tenth in range(len(progress))]:
-        return progress
-    losses["progress over a step of the clock"] += 1
-    return {}
 
 
 def _tor(tor: Mapping[str, Any], version: str, losses: Counter[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfmeasure.analysis import clocksteps, events
@@ -35,7 +35,8 @@ _SKIPPED_EVENTS = frozenset(
 
 
 _Reader = Callable[[str], Any]  # of an event's values; gives its NamedTuple
-_Event = tuple[int, _Reader, bytes]  # number of the line, who reads it, and the line
+# Number of a line, who reads it if it is an event of one line, and the line.
+_Event = tuple[int, _Reader | None, bytes]
 _MOST_CUT = 2  # events in a row; more that end in LF alone are another log's, put behind this one
 _CUT = "event is cut: its line end is not like the others'"
 
@@ -78,7 +79,7 @@ class TorctlScan:
         """Return the facts in consecutive lines, of which the first has the number ``first``."""
         readers = self._readers
         facts: list[Fact] = []
-        used = skipped = 0
+        skipped = 0
         if not any(lines):  # a disk's hole, or a file of nothing else: not line by line
             counts.skipped += len(lines)
             return facts
@@ -96,38 +97,10 @@ class TorctlScan:
                     reader = None
             except (KeyError, IndexError):
                 reader = None
-            if reader:
-                used += self._used((number, reader, line), facts, counts)
-                continue
-            try:
-                ts, fact = self._other(line)
-            except RejectedError as error:
-                counts.reject(number, str(error))
-                continue
-            if fact is not None:
-                facts.append((number, ts, fact))
-                used += 1
-            else:
-                skipped += 1
-        counts.used += used
+            facts += self._line(number, reader, line, counts)
         counts.skipped += skipped
         self.last_ts = last_stamp(lines, self.last_ts)
         return facts
-
-    def _used(self, event: _Event, facts: list[Fact], counts: Counts) -> int:
-        """Add the facts of an event, and of those held until it came; return how many are used."""
-        self._is_in_data = self._is_in_reply = False
-        used = 0
-        for number, reader, line in self._whole(event, counts):
-            try:
-                ts, fact = self._event(reader, line)
-            except RejectedError as error:
-                counts.reject(number, str(error))
-                continue
-            if fact is not None:
-                facts.append((number, ts, fact))
-            used += 1
-        return used
 
     def end(self, counts: Counts) -> list[Fact]:
         """Return what is known only at the end of the log."""
@@ -145,6 +118,28 @@ class TorctlScan:
                 ),
             )
         ]
+
+    def _line(
+        self, number: int, reader: _Reader | None, line: bytes, counts: Counts
+    ) -> Iterator[Fact]:
+        """Yield the facts that can be told now that this line is there, and count it."""
+        if reader:
+            self._is_in_data = self._is_in_reply = False
+            events_now = self._whole((number, reader, line), counts)
+        else:
+            events_now = [(number, None, line)]
+        for at, how, text in events_now:
+            try:
+                ts, fact = self._event(how, text) if how else self._other(text)
+            except RejectedError as error:
+                counts.reject(at, str(error))
+                continue
+            if fact is not None:
+                yield at, ts, fact
+            if how or fact is not None:
+                counts.used += 1
+            else:
+                counts.skipped += 1
 
     def _whole(self, event: _Event, counts: Counts) -> list[_Event]:
         """Return the events that can be read now that this one is there, in their order."""

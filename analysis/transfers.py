@@ -132,15 +132,17 @@ class Begun:
         """Return seconds since ``start`` by decile and by mark.
 
         A stamp outside of ``start`` to ``end`` is none of this transfer's: the clock was set
-        without a pair that tells of it. Then the time is not known.
+        without a pair that tells of it. Then the time is not known. Readers of deciles want all
+        of them, so then there is none.
         """
         progress, marks = (
             (self.recv_progress, self.recv_bytes)
             if direction == "recv"
             else (self.send_progress, self.send_bytes)
         )
+        deciles = _within(zip(_DECILES, progress, strict=False), start, end)
         return (
-            _within(zip(_DECILES, progress, strict=False), start, end),
+            deciles if len(deciles) == len(progress) else {},
             _within(zip(map(str, PAYLOAD_MARKS_BYTES), marks, strict=False), start, end),
         )
 

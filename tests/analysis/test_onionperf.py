@@ -332,9 +332,7 @@ def test_progress_with_a_part_unknown_is_left_out(
             + lines.outcome(601, 604, 0, 5000)
         ).replace("recvsize=1000", "recvsize=5242880")
     )
-    losses: Counter[str] = Counter()
-    written = onionperf.written(pipeline.analyze([tmp_path / "a.log"]), version, losses)
-    assert losses["progress over a step of the clock"] == 1
+    written = onionperf.written(pipeline.analyze([tmp_path / "a.log"]), version, Counter())
     [row] = downstream.visualize_rows(written, "x").values()
     assert "mbps" not in row
     assert list(validation.errors(written, "db")) == []

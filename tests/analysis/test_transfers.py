@@ -36,7 +36,7 @@ def test_a_stamp_outside_of_the_transfer_is_none_of_its_times() -> None:
     begun.reach(106.001, 51200, 0, 100.0, -1.0)
     begun.reach(107.0, 102400, 0, 100.0, -1.0)
     progress, marks = begun.elapsed("recv", 104.0, 106.0)
-    assert progress == {"0.1": 0, "0.2": 1} | {f"{n / 10:.1f}": 2 for n in range(3, 11)}
+    assert progress == {}
     assert marks == {"10240": 0, "20480": 1, "51200": 2}
 
 
