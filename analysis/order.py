@@ -144,7 +144,7 @@ class Order:
             return True
         pair_at = self._told_at(at)
         if pair_at is not None:
-            items.insert(at, items.pop(pair_at))
+            self._put_pair(pair_at, at)
             self._begin_anew(at)
             return True
         return self._put_few(at) or self._settle_fall(at, is_end=is_end)
@@ -281,13 +281,19 @@ class Order:
                     self._put_in_place(at, pair_at)
                     return True
                 if step is not None:
-                    items.insert(at, items.pop(pair_at))
+                    self._put_pair(pair_at, at)
         ts, _, counts = items[at]
         fell = items[at - 1][0] - ts
         self._begin_anew(at)
         if step is None:
             self._out.append((counts, [(0, ts, WentBack(fell))]))
         return True
+
+    def _put_pair(self, pair_at: int, at: int) -> None:
+        """Put a clock pair where the clock was set: before what the new clock stamped."""
+        _, facts, counts = self._items.pop(pair_at)
+        ts = min((item[0] for item in self._items[at:pair_at]), default=facts[-1][1])
+        self._items.insert(at, (min(ts, facts[-1][1]), facts, counts))
 
     def _put_in_place(self, at: int, pair_at: int) -> None:
         """Put items where they belong, or reject them, of which a clock pair says: no step."""

@@ -17,7 +17,8 @@ _SIZE = r"\d{1,15}"
 _PERCENT = r"(?:\d{1,9}\.\d\d%|\?%?)"  # always two decimals, so that a digit that is missing shows
 _MICROSECONDS = r"-?\d{1,15}"
 
-# The fields of each section and what they look like; later programs may write more.
+# The fields of each section and what they look like; later programs may write more, but not in
+# `bytes`: that is what two lines look like of which a part was lost, and its numbers are believed.
 _SECTIONS: dict[str, dict[str, re.Pattern[str]]] = {
     section: {name: re.compile(shape, re.ASCII) for name, shape in shapes.items()}
     for section, shapes in {
@@ -48,7 +49,7 @@ _OTHER_VALUE = re.compile(r"[^\[\]]+")
 
 _FRAME = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \d{9,10}\.(?:\d{6}|\d\d) "
-    r"\[(?:message|info|debug|warning|error|critical)\] (?:\[[\w.:-]+\] ){1,2}",
+    r"\[(?:message|info|debug|warning|error|critical)\] (?:\[[\w.:-]+\] )?\[\w+\] ",
     re.ASCII,
 )
 _WORDS = frozenset({"[stream-status", "[stream-success", "[stream-error"})
@@ -87,7 +88,7 @@ def sections_of(line: bytes) -> Sections | None:
         name, _, inside = part.partition(" [")
         shapes = _SECTIONS.get(name)
         fields = _fields_of(inside, shapes) if shapes and name not in sections else None
-        if fields is None:
+        if fields is None or (name == "bytes" and len(fields) > len(_SECTIONS[name])):
             return None
         sections[name] = fields
     return sections if {"transport", "stream"} <= sections.keys() else None

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _DATE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
-_LEVEL = r"\[(?:message|info|debug|warning|error|critical)\] (?:\[[A-Za-z0-9_.:-]+\] ){1,2}"
+_LEVEL = (
+    r"\[(?:message|info|debug|warning|error|critical)\] "
+    r"(?:\[[A-Za-z0-9_.:-]+\] )?\[[A-Za-z0-9_]+\] "
+)
 _TGEN = _DATE + r"(?P<ts>\d{9,10}\.(?:\d{6}|\d\d)) " + _LEVEL
 _NAME = r"[^,\[\]]+"
 _WORD = r"[A-Z][A-Z0-9_]*"
@@ -34,10 +37,11 @@ _PAYLOAD_STEPS = ("first-byte", "last-byte", "checksum")
 
 
 def _section(section: str, fields: dict[str, str]) -> str:
-    """Return the shape of a section; programs to come may write other fields among these."""
+    """Return the shape of a section; later programs may write more, but not in ``bytes``."""
     other = rf"(?!(?:{'|'.join(fields)})=)[a-z][a-z-]*=[^,\[\]]+"
-    pairs = ",".join(f"(?:{other},)*{name}={pattern}" for name, pattern in fields.items())
-    return rf"\[(?P<{section}>{pairs}(?:,{other})*)\]"
+    before, after = ("", "") if section == "bytes" else (f"(?:{other},)*", f"(?:,{other})*")
+    pairs = ",".join(f"{before}{name}={pattern}" for name, pattern in fields.items())
+    return rf"\[(?P<{section}>{pairs}{after})\]"
 
 
 _TRANSPORT = _section("transport", {

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmeasure.analysis import pipeline, tgen, torctl
+from perfmeasure.analysis.clocksteps import ClockPair
 from perfmeasure.analysis.order import Order, WentBack
 from perfmeasure.analysis.source import Counts, Fact, Input
 from tests.analysis.conftest import Lines
@@ -96,6 +97,67 @@ def test_a_block_that_is_there_twice_is_used_once(block: int) -> None:
 def test_what_is_about_the_whole_log_stays_before_the_next() -> None:
     facts: list[Fact] = [(1, 5.0, Said("a")), (0, 1.0, Said("of b")), (2, 6.0, Said("b"))]
     assert ordered(facts) == (facts, [])
+
+
+def with_pairs(*stamps: float | ClockPair) -> list[Fact]:
+    return [
+        (n, what.utc_ns / 1e9, what) if isinstance(what, ClockPair) else (n, what, Said(str(n)))
+        for n, what in enumerate(stamps, 1)
+    ]
+
+
+def pair(utc: float, monotonic: float) -> ClockPair:
+    return ClockPair(round(utc * 1e9), round(monotonic * 1e9))
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_a_step_that_a_pair_tells_a_second_late(block: int) -> None:
+    before, after = pair(1000, 50), pair(975.5, 55.5)  # the clock was set back by 30 seconds
+    facts = with_pairs(before, *run(1001, 1005), 974.9, 975.2, after, *run(976, 996))
+    out, rejected = ordered(facts, block=block)
+    assert rejected == []
+    assert [n for n, _, _ in out] == [1, 2, 3, 4, 5, 8, 6, 7, *range(9, 29)]
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_where_pairs_tell_of_no_step_there_is_none(block: int) -> None:
+    facts = with_pairs(
+        pair(1000, 50), *run(1001, 1040), *run(1030, 1036), *run(1040, 1059), pair(1060, 110)
+    )
+    out, rejected = ordered(facts, block=block)
+    assert [ts for _, ts, _ in out] == sorted(ts for _, ts, _ in facts)
+    assert rejected == []
+
+
+def test_a_log_of_a_step_whose_pair_was_lost_has_no_negative_times(
+    log_of: Callable[..., Input], lines: type[Lines]
+) -> None:
+    def clock(at: float, monotonic: float) -> str:
+        utc = round((lines.day + at) * 1e9)
+        return lines.note(
+            at, f"[CLOCK] utc_ns={utc} monotonic_ns={round(monotonic * 1e9)} reason=minute"
+        )
+
+    log = log_of(
+        clock(1000, 50)
+        + lines.circuit_events(1020, 4)
+        + "".join(lines.circuit_events(971 + n, 10 + n) for n in range(4))  # set back by 60 s
+        + lines.event(990, f"CIRC 4 CLOSED ${'A' * 40}~a")
+        + lines.event(991, f"CIRC 10 CLOSED ${'A' * 40}~a")
+        + clock(1000, 110)
+    )
+    found = torctl.read_logs([log])
+    assert [step.seconds for step in found.clock_steps] == [-60]
+    lasted = [c.ended - c.launched for c in found.circuits if c.ended and c.launched]
+    assert lasted == pytest.approx([30, 20])
+
+
+def test_a_fact_of_a_whole_log_outlives_the_line_that_it_waits_with() -> None:
+    facts: list[Fact] = [(n, float(n), Said(f"at {n}")) for n in range(1, 21)]
+    whole: Fact = (0, 20.0, Said("of all"))
+    out, rejected = ordered([*facts, whole, facts[9], (22, 22.0, Said("end"))])
+    assert whole in out
+    assert [number for number, _ in rejected] == [10]
 
 
 def test_another_program_may_have_another_clock() -> None:

@@ -35,6 +35,7 @@ def test_sections_of_a_line(lines: type[Lines]) -> None:
         ("now-ts=", "now-ts=1_"),
         ("100.00%", "100.0%"),
         ("total-bytes-send=2167", "total-bytes-send=-1"),
+        ("payload-bytes-send=0", "paes-recv=400,payload-bytes-send=0"),
         ("[tgen-stream.c:1738]", "[tgen-stream.c:1738"),
         ("[message]", "[massage]"),
         ("[stream-success]", "[stream-success]ess]"),
