@@ -136,6 +136,9 @@ def _node(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "accounting": sorted(runs, key=_begin),
             "connections": {name: kept.record for name, kept in connections.items()},
         }
+        days = _distinct(d for n in nodes for d in n.get("kernel", {}).get("windows_summary", ()))
+        if days:
+            merged["kernel"]["windows_summary"] = sorted(days, key=lambda day: str(day["date"]))
     records.summarise(merged)
     return merged
 
