@@ -66,12 +66,12 @@ class WindowRecorder:
         for window in windows:
             self._write(functools.partial(self._store.add, window))
 
-    def _write(self, step: Callable[[], None]) -> None:
+    def _write(self, step: Callable[[], bool | None]) -> None:
         try:
-            step()
+            is_written = step()
         except MeasurementError as error:
             if not self._is_failing:
                 self._report(f"{error}; windows are being lost")
             self._is_failing = True
         else:
-            self._is_failing = False
+            self._is_failing = self._is_failing and not is_written

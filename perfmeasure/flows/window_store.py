@@ -77,14 +77,24 @@ class WindowStore:
         except OSError as error:
             raise _not_written(folder, error) from error
 
-    def add(self, window: Window) -> None:
+    def add(self, window: Window) -> bool:
         """Take a window in; those of earlier minutes are written now.
 
-        What cannot be written is given up, as the error says, so that it does not grow in memory.
+        Returns:
+            Whether any were written.
 
         Raises:
-            MeasurementError: the disk is full, or fails.
+            MeasurementError: the disk is full, or fails; those that are not in a file yet are
+                given up, so that they do not grow in memory. The window is taken in all the same.
         """
+        try:
+            return self._write_earlier(window)
+        finally:
+            self._windows.append(window)
+            self._row_count += len(window.flows)
+
+    def _write_earlier(self, window: Window) -> bool:
+        """Write what is of an earlier minute than a window, if anything is; return whether."""
         if self._windows:
             last = self._windows[-1]
             is_full = self._row_count + len(window.flows) > _MOST_ROWS
@@ -93,8 +103,8 @@ class WindowStore:
                 is_costly = self._row_count > _MOST_ROWS_WRITTEN_AGAIN
                 if is_costly or _period(window, _HOUR_SECONDS) != _period(last, _HOUR_SECONDS):
                     self._end_file(utc_date(window.begin_unix_ts))
-        self._windows.append(window)
-        self._row_count += len(window.flows)
+                return True
+        return False
 
     def flush(self) -> None:
         """Write what is kept.

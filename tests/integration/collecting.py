@@ -70,6 +70,33 @@ class Collector:
             time.sleep(0.05)
 
 
+_RESET = 0x04
+_LEAST_HEADERS_BYTES = 14 + 20 + 20
+
+
+def check_packets_of(
+    record: dict[str, Any], packets: dict[tuple[str, int, int], tuple[int, ...]], name: str
+) -> None:
+    """Hold the record of a closed connection against the windows of its packets.
+
+    Args:
+        record: a line of the log.
+        packets: by direction, source and destination port: packets, bytes, segments, all flags.
+        name: of the connection, for messages.
+    """
+    local, remote = record["local_port"], record["remote_port"]
+    none = (0, 0, 0, 0)
+    sent = packets.get(("egress", local, remote), none)
+    received = packets.get(("ingress", remote, local), none)
+    assert received[2] == record["segments_received"], name
+    # TCP does not count the SYN/ACK, which the listener sends, nor a reset in answer to a segment.
+    more = sent[2] - record["segments_sent"] - (record["side"] == "passive")
+    assert more in {0, 1} if sent[3] & _RESET else more == 0, (name, more)
+    for way, direction in ((sent, "sent"), (received, "received")):
+        payload = record[f"bytes_{direction}"]
+        assert way[1] >= payload + _LEAST_HEADERS_BYTES * way[0], (name, direction)
+
+
 @contextlib.contextmanager
 def collecting(log: Path, *arguments: str, wrapper: tuple[str, ...] = ()) -> Iterator[Collector]:
     """Have a collector run that is attached."""
