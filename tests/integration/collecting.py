@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from perfmeasure import jsonio
 from perfmeasure.flows.cgroup import MeasurementCgroup, mount_point
 
@@ -70,6 +72,18 @@ class Collector:
             time.sleep(0.05)
 
 
+def packets_of(windows: Path) -> dict[tuple[str, int, int], tuple[int, ...]]:
+    """Return packets, bytes, segments and all TCP flags, by direction and ports."""
+    columns = "sum(packets)::BIGINT, sum(bytes)::BIGINT, sum(segments)::BIGINT, bit_or(tcp_flags)"
+    rows = (
+        duckdb.read_parquet(f"{windows}/*.windows.parquet")
+        .filter("protocol = 6")
+        .aggregate(f"direction, src_port, dst_port, {columns}")
+        .fetchall()
+    )
+    return {row[:3]: row[3:] for row in rows}
+
+
 _RESET = 0x04
 _LEAST_HEADERS_BYTES = 14 + 20 + 20
 
@@ -81,7 +95,7 @@ def check_packets_of(
 
     Args:
         record: a line of the log.
-        packets: by direction, source and destination port: packets, bytes, segments, all flags.
+        packets: what `packets_of` found.
         name: of the connection, for messages.
     """
     local, remote = record["local_port"], record["remote_port"]

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import duckdb
-from collecting import check_packets_of
+from collecting import check_packets_of, packets_of
 from running import Running, check_logs_are_whole, running, today, transfers_of
 
 from perfmeasure import jsonio
@@ -127,12 +126,7 @@ def check_the_time_is_explained(host: dict[str, Any], succeeded: list[dict[str, 
 
 def check_the_packets_agree(kernel: Path, host: dict[str, Any]) -> None:
     """The windows have the segments that TCP counted, and nothing is unaccounted for."""
-    rows = duckdb.sql(f"""
-        SELECT direction, src_port, dst_port, sum(packets)::BIGINT, sum(bytes)::BIGINT,
-               sum(segments)::BIGINT, bit_or(tcp_flags)::BIGINT
-        FROM '{kernel}/windows/*.windows.parquet' WHERE protocol = 6 GROUP BY ALL
-    """).fetchall()
-    packets = {row[:3]: row[3:] for row in rows}
+    packets = packets_of(kernel / "windows")
     lines = [jsonio.loads(line) for line in (kernel / "connections.log").read_bytes().splitlines()]
     closed = [line for line in lines if line.get("state") == "closed"]
     ends = Counter((line["local_port"], line["remote_port"]) for line in closed)
