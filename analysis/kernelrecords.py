@@ -192,7 +192,9 @@ class KernelPart:
 
 def nothing() -> dict[str, Any]:
     """Return the ``kernel`` of a nickname of whose connections there is no record."""
-    none = {kind: summaries.count_statuses([]) for kind in ("circuits", "or_connections", "transfers")}
+    none = {
+        kind: summaries.count_statuses([]) for kind in ("circuits", "or_connections", "transfers")
+    }
     return {"accounting": [], "connections": {}, "links": none}
 
 

@@ -346,9 +346,7 @@ def _absent(found: database.Measurement) -> list[dict[str, str]]:
         "connections": said if found.kernel else ["no kernel/connections.log among the logs"],
         "windows": said if found.windows or said else ["no kernel/windows among the logs"],
     }
-    return [
-        {"what": what, "reason": reason} for what, why in reasons.items() for reason in why
-    ]
+    return [{"what": what, "reason": reason} for what, why in reasons.items() for reason in why]
 
 
 def _input_record(log: Input) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The scan of one log: its facts, and what became of its lines. It needs no other log.
 
 The analysis has two stages. A scan turns a log into facts, which are few; the assembly (`tgen`,
-`torctl`, `connections`, `windows`) takes the facts of one program's logs in the order of time. So scans may
-run anywhere, in any order, and be kept (docs/adr/0007).
+`torctl`, `connections`, `windows`) takes the facts of one program's logs in the order of time. So
+scans may run anywhere, in any order, and be kept (docs/adr/0007).
 """
 
 from __future__ import annotations

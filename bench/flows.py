@@ -143,7 +143,9 @@ def per_packet(bench: Bench, folder: Path) -> None:
     group.begin()
     for name in grouphooks.FUNCTIONS:
         way = name.removeprefix("count_cgroup_")
-        bench.show(f"control group, {way}, 1 flow", nanoseconds(group.program.fd(name)), "ns", limit)
+        bench.show(
+            f"control group, {way}, 1 flow", nanoseconds(group.program.fd(name)), "ns", limit
+        )
     check(group)
     service = Windows(HOUR_NS, is_service_key=True, functions=["count_xdp"])
     service.begin()
