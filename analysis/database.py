@@ -13,7 +13,7 @@ import os
 from typing import IO, TYPE_CHECKING, Any
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import servers, summaries
+from perfmeasure.analysis import kernelrecords, servers, summaries
 from perfmeasure.analysis.compression import BLOCK_BYTES, compress, plain_blocks
 from perfmeasure.analysis.join import join
 from perfmeasure.analysis.kernelrecords import KernelPart
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.servers import ServerMatch
     from perfmeasure.analysis.torlog import Circuit, Connection, Gap, Guard, Stream, TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
+    from perfmeasure.analysis.windows import WindowsLog
 
 TYPE = "perfmeasure"
 VERSION = "1.0"
@@ -43,6 +44,7 @@ class Measurement:
     tgen: TgenLog | None = None
     tor: TorLog | None = None
     kernel: KernelLog | None = None
+    windows: WindowsLog | None = None
     _links: list[Link] = dataclasses.field(default_factory=list)
     _servers: list[ServerMatch] | None = None  # None without a server's log
     _kernel: KernelPart | None = None
@@ -82,6 +84,8 @@ class Measurement:
             _cut_tor(self.tor, begin, end, streams)
         if self._kernel:
             self._kernel.cut_to(begin, end, kept, self.tor)
+        if self.windows:
+            self.windows.cut_to(begin, end)
 
     def record(self) -> dict[str, Any]:
         """Return the nickname's part of the document."""
@@ -114,6 +118,9 @@ class Measurement:
                 self._kernel.add_to_tor(document["tor"], self.tor)
         if self._kernel:
             document["kernel"] = self._kernel.section()
+        if self.windows:
+            kernel = document.setdefault("kernel", kernelrecords.nothing())
+            kernel["windows_summary"] = self.windows.record()
         return document
 
 

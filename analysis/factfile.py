@@ -11,7 +11,7 @@ import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import connectionscan, events, sql, tgenscan
+from perfmeasure.analysis import connectionscan, events, sql, tgenscan, windowscan
 from perfmeasure.analysis.clocksteps import ClockPair
 from perfmeasure.analysis.source import Kind
 
@@ -53,6 +53,10 @@ _KINDS: dict[Kind, dict[str, type[NamedTuple]]] = {
         "connection": connectionscan.ConnectionSeen,
         "lost": connectionscan.CollectorLost,
         "absent": connectionscan.CollectorAbsent,
+    },
+    Kind.WINDOWS: {
+        "windows": windowscan.WindowsCounted,
+        "service": windowscan.ServiceCounted,
     },
 }
 _SQL_TYPES: dict[Any, str] = {

@@ -190,6 +190,14 @@ class KernelPart:
         }
 
 
+def nothing() -> dict[str, Any]:
+    """Return the ``kernel`` of a nickname of whose connections there is no record."""
+    none = {
+        kind: summaries.count_statuses([]) for kind in ("circuits", "or_connections", "transfers")
+    }
+    return {"accounting": [], "connections": {}, "links": none}
+
+
 def _elapsed(connection: KernelConnection) -> dict[str, float] | None:
     """Return the stamps in seconds since the begin, None if that was not seen."""
     began_ns = connection.began_ns

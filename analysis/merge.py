@@ -131,13 +131,21 @@ def _node(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if any("kernel" in node for node in nodes):
         for kept in connections.values():
             _rename(kept, kept.record, "peer", connection_names)
-        runs = _distinct(run for n in nodes for run in n.get("kernel", {}).get("accounting", ()))
-        merged["kernel"] = {
-            "accounting": sorted(runs, key=_begin),
-            "connections": {name: kept.record for name, kept in connections.items()},
-        }
+        merged["kernel"] = _kernel([node.get("kernel", {}) for node in nodes], connections)
     records.summarise(merged)
     return merged
+
+
+def _kernel(
+    kernels: Sequence[Mapping[str, Any]], connections: Mapping[str, _Record]
+) -> dict[str, Any]:
+    runs = _distinct(run for kernel in kernels for run in kernel.get("accounting", ()))
+    days = _distinct(day for kernel in kernels for day in kernel.get("windows_summary", ()))
+    return {
+        "accounting": sorted(runs, key=_begin),
+        "connections": {name: kept.record for name, kept in connections.items()},
+        **({"windows_summary": sorted(days, key=lambda day: str(day["date"]))} if days else {}),
+    }
 
 
 def _of_kernel(field: str) -> tuple[str, str]:

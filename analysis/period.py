@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from perfmeasure.analysis import records
+from perfmeasure.analysis.windows import midnight
 from perfmeasure.errors import UsageError
 
 _DAY_SECONDS = 86400
@@ -104,7 +105,7 @@ def _kernel(
         or name in linked
     }
     kept |= {kernel["connections"][name].get("peer", name) for name in kept}
-    return {
+    cut_out = {
         "accounting": [
             run
             for run in kernel["accounting"]
@@ -112,6 +113,11 @@ def _kernel(
         ],
         "connections": {n: c for n, c in kernel["connections"].items() if n in kept},
     }
+    if "windows_summary" in kernel:
+        cut_out["windows_summary"] = [
+            day for day in kernel["windows_summary"] if begin <= midnight(day["date"]) < end
+        ]
+    return cut_out
 
 
 def _rest_of_tor(tor: Mapping[str, Any], begin: float, end: float) -> dict[str, Any]:

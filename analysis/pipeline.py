@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import perfmeasure
 from perfmeasure import jsonio
-from perfmeasure.analysis import connections, database, guards, scans, source, tgen, torctl
+from perfmeasure.analysis import (
+    connections,
+    database,
+    guards,
+    scans,
+    source,
+    tgen,
+    torctl,
+    windows,
+)
 from perfmeasure.analysis.source import Kind
 from perfmeasure.errors import InputError, UsageError
 
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.source import Input
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
+    from perfmeasure.analysis.windows import WindowsLog
 
 _DAY_SECONDS = 86400
 _REASONS_SHOWN = 5
@@ -38,6 +48,7 @@ class _Pair:
     tgen: TgenLog | None = None
     tor: TorLog | None = None
     kernel: KernelLog | None = None
+    windows: WindowsLog | None = None
     answered: list[Transfer] = dataclasses.field(default_factory=list)
 
     @property
@@ -227,19 +238,21 @@ def _read(
             _add_tgen(pair, files, side, facts_of)
         elif kind is Kind.TORCTL:
             _add_tor(pair, files, side, facts_of)
+        elif kind is Kind.WINDOWS:
+            pair.windows = windows.read_logs(files, facts_of)
         else:
             pair.kernel = connections.read_logs(files, facts_of)
     measurements: dict[str, database.Measurement] = {}
     sources: dict[str, Any] = {}
     for pair in pairs.values():
-        if pair.tgen or pair.tor or pair.kernel:
+        if pair.tgen or pair.tor or pair.kernel or pair.windows:
             name = nickname or pair.host or "unknown"
             found = measurements.setdefault(name, database.Measurement(measurement_ip))
             _add_pair(found, pair, sources.setdefault(name, {what: [] for what in _SAID}))
     # The server may have a folder, or a machine, of its own.
     answered = [transfer for pair in pairs.values() for transfer in pair.answered]
     for name, found in measurements.items():
-        sources[name]["absent"] = _absent(found.kernel)
+        sources[name]["absent"] = _absent(found)
         found.link(answered)
         if day:
             found.cut_to(*day)
@@ -261,6 +274,10 @@ def _add_pair(found: database.Measurement, pair: _Pair, said: dict[str, list[Any
         found.kernel.add(pair.kernel)
     else:
         found.kernel = found.kernel or pair.kernel
+    if pair.windows and found.windows:
+        found.windows.add(pair.windows)
+    else:
+        found.windows = found.windows or pair.windows
 
 
 def _clock_steps(pair: _Pair) -> list[dict[str, Any]]:
@@ -322,11 +339,14 @@ def _merged_tor(first: TorLog | None, second: TorLog) -> TorLog:
     return first
 
 
-def _absent(kernel: KernelLog | None) -> list[dict[str, str]]:
+def _absent(found: database.Measurement) -> list[dict[str, str]]:
     """Return what the database lacks of the kernel's facts, and why."""
-    if kernel is None:
-        return [{"what": "connections", "reason": "no kernel/connections.log among the logs"}]
-    return [{"what": "connections", "reason": reason} for reason in kernel.absent]
+    said = found.kernel.absent if found.kernel else []
+    reasons = {
+        "connections": said if found.kernel else ["no kernel/connections.log among the logs"],
+        "windows": said if found.windows or said else ["no kernel/windows among the logs"],
+    }
+    return [{"what": what, "reason": reason} for what, why in reasons.items() for reason in why]
 
 
 def _input_record(log: Input) -> dict[str, Any]:
@@ -339,7 +359,7 @@ def _input_record(log: Input) -> dict[str, Any]:
     if log.kind is Kind.EMPTY:
         return record
     counts = log.counts
-    side = {} if log.kind is Kind.CONNECTIONS else {"side": log.side}
+    side = {} if log.kind in {Kind.CONNECTIONS, Kind.WINDOWS} else {"side": log.side}
     return {
         **record,
         **side,

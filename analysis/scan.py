@@ -1,8 +1,8 @@
 """The scan of one log: its facts, and what became of its lines. It needs no other log.
 
 The analysis has two stages. A scan turns a log into facts, which are few; the assembly (`tgen`,
-`torctl`, `connections`) takes the facts of one program's logs in the order of time. So scans may
-run anywhere, in any order, and be kept (docs/adr/0007).
+`torctl`, `connections`, `windows`) takes the facts of one program's logs in the order of time. So
+scans may run anywhere, in any order, and be kept (docs/adr/0007).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from perfmeasure.analysis import factfile
+from perfmeasure.analysis import factfile, windowscan
 from perfmeasure.analysis.connectionscan import ConnectionScan
 from perfmeasure.analysis.source import Counts, Input, Kind
 from perfmeasure.analysis.tgenscan import TgenScan
@@ -41,6 +41,9 @@ def facts(log: Input, *, is_whole: bool) -> Iterator[list[Fact]]:
         InputError: the file cannot be read any more.
     """
     log.counts = Counts()
+    if log.kind is Kind.WINDOWS:
+        yield from windowscan.facts(log)
+        return
     # What cannot be read twice is read whole at once.
     is_whole = is_whole or log.path is None
     scan: TgenScan | TorctlScan | ConnectionScan

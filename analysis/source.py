@@ -22,6 +22,7 @@ import sys
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from perfmeasure.analysis import windowscan
 from perfmeasure.analysis.compression import BLOCK_BYTES, plain_blocks
 from perfmeasure.analysis.remote import RemotePath
 from perfmeasure.errors import InputError
@@ -34,8 +35,10 @@ _HEAD_BYTES = 1 << 16
 _EXAMPLES = 5
 
 # Folders of a measurement that hold no logs, or logs of others.
-_FOLDERS_PASSED_OVER = frozenset({"docroot", "htdocs", "private", "testnet", "packets"})
-_LOG_NAME = re.compile(r".*(?:tgen|torctl|connections)\.log.*")
+_FOLDERS_PASSED_OVER = frozenset({"docroot", "htdocs", "private", "testnet", "packets", "levels"})
+_LOG_NAME = re.compile(
+    r".*(?:tgen|torctl|connections)\.log.*|perfmeasure_.*\.(?:windows|accounting)\.parquet"
+)
 _COMPRESSED = re.compile(r"(.+)\.(?:gz|xz|zst)\Z")
 _SIDE_NAME = re.compile(r"(?:tgen|tor)-(client|server)")
 
@@ -71,6 +74,7 @@ class Kind(enum.StrEnum):
     TGEN = "tgen"
     TORCTL = "torctl"
     CONNECTIONS = "connections"
+    WINDOWS = "windows"
     EMPTY = "empty"
     UNKNOWN = "unknown"
 
@@ -80,7 +84,7 @@ _FIRST_LINES = {
     Kind.TORCTL: _TORCTL_LINE,
     Kind.CONNECTIONS: _CONNECTIONS_LINE,
 }
-LOGS = frozenset(_FIRST_LINES)
+LOGS = frozenset({*_FIRST_LINES, Kind.WINDOWS})
 """The kinds that the analysis can use."""
 
 
@@ -222,6 +226,10 @@ class Input:
                     stored = file.read(_HEAD_BYTES)
         except OSError as error:
             raise _unreadable(self.name, error) from error
+        if stored.startswith(b"PAR1") and (began := windowscan.began(self.name)) is not None:
+            self.kind = Kind.WINDOWS
+            self.first_unix_ts = self.last_unix_ts = began
+            return
         head = next(plain_blocks(iter([stored]), lambda _: None), b"")[:_HEAD_BYTES]
         lines = head.split(b"\n")
         for line in lines:
@@ -277,6 +285,7 @@ def _looks_like(stored: bytes, head: bytes) -> str:
         (b"<", "an HTML or XML document"),
         (b"@type ", "a .tpf file"),
         (b"\x7fELF", "a program"),
+        (b"PAR1", "a Parquet file without the time of its windows in its name"),
     ):
         if text.startswith(start):
             return name
@@ -289,7 +298,8 @@ def _looks_like(stored: bytes, head: bytes) -> str:
 def find(paths: Iterable[Path | RemotePath]) -> list[Input]:
     """Return the logs in ``paths`` (files, folders, ``-`` for standard input), recognised.
 
-    A folder is walked for names that contain ``tgen.log``, ``torctl.log`` or ``connections.log``.
+    A folder is walked for names that contain ``tgen.log``, ``torctl.log`` or ``connections.log``,
+    and for the Parquet files of windows.
     The order is by time of the first line, then by name and place, whatever the order of the
     arguments.
 
@@ -379,6 +389,8 @@ def _side_of(name: str) -> str:
 
 def _root_of(folder: PurePath) -> PurePath:
     """Return the measurement's folder: above the roles' folders and the archive."""
+    if folder.parts[-2:] == ("kernel", "windows"):
+        folder = folder.parent
     for parent in (folder, *folder.parents):
         is_a_role = _SIDE_NAME.search(parent.name) or folder == parent.parent / "kernel"
         if "log_archive" not in parent.parts and not is_a_role:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perfmeasure.flows import bpfcall, keys
+from perfmeasure.flows import bpfcall, grouphooks, keys
 from perfmeasure.flows.counter import FlowCounter
 from perfmeasure.flows.interfaces import choose_hooks
 from perfmeasure.flows.loader import BPF_FOLDER, Program
@@ -139,6 +139,14 @@ def per_packet(bench: Bench, folder: Path) -> None:
     limit = STUDY_NS["1 flow"] * TOLERANCE
     bench.show("XDP, 1 flow", nanoseconds(plain.program.fd("count_xdp")), "ns", limit)
     bench.show("tc, 1 flow", nanoseconds(plain.program.fd("count_ingress")), "ns", limit)
+    group = Windows(HOUR_NS, functions=grouphooks.FUNCTIONS)
+    group.begin()
+    for name in grouphooks.FUNCTIONS:
+        way = name.removeprefix("count_cgroup_")
+        bench.show(
+            f"control group, {way}, 1 flow", nanoseconds(group.program.fd(name)), "ns", limit
+        )
+    check(group)
     service = Windows(HOUR_NS, is_service_key=True, functions=["count_xdp"])
     service.begin()
     found = nanoseconds(service.program.fd("count_xdp"))

@@ -3,12 +3,15 @@
  * Definitions: WINDOW_NS, the length of a window; MAX_FLOWS, the room of a window's table;
  * SERVICE_KEY, if the client's port is left out of the key. Optional: ADAPTIVE, if user space changes the
  * length meanwhile; PREFIX_IPV4 and PREFIX_IPV6, if the key is of prefixes (prefix.h), and then
- * EXACT_FLOWS, the room of a second table by the whole key; SKETCH_SEED, for a sketch beside (sketch.h).
+ * EXACT_FLOWS, the room of a second table by the whole key; SKETCH_SEED, for a sketch beside (sketch.h);
+ * INTERRUPTIBLE, for the hooks of a control group.
  *
  * A window's number is the time divided by WINDOW_NS, or as the last epoch begun says. Its table is that of slot number % FLOW_SLOTS, if
  * user space has armed that slot for just this window; it empties the table when the window and every
  * program that ran in it have ended. All counters only ever grow, and are per processor: XDP and tc
- * programs run with soft interrupts off, so plain additions do.
+ * programs run with soft interrupts off, so plain additions do. What a control group sends passes its hook
+ * in the process that sends: there a soft interrupt, or another process, may come between the reading
+ * and the writing of a counter, so additions have to be one instruction.
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/errno.h>
@@ -24,6 +27,13 @@
 
 #define PULL_BYTES 256
 #define TAG_BYTES 4
+#define ALLOW 1
+
+#ifdef INTERRUPTIBLE
+#define ADD(counter, amount) __sync_fetch_and_add(&(counter), amount)
+#else
+#define ADD(counter, amount) ((counter) += (amount))
+#endif
 
 BPF_TABLE("percpu_hash", struct flow_key, struct flow_value, flows_0, MAX_FLOWS);
 BPF_TABLE("percpu_hash", struct flow_key, struct flow_value, flows_1, MAX_FLOWS);
@@ -79,8 +89,8 @@ struct frame {
 
 static inline __attribute__((always_inline)) void add(struct totals *totals, u64 bytes)
 {
-    totals->packets += 1;
-    totals->bytes += bytes;
+    ADD(totals->packets, 1);
+    ADD(totals->bytes, bytes);
 }
 
 #ifdef SERVICE_KEY
@@ -135,17 +145,20 @@ static inline __attribute__((always_inline)) long tally(void *flows, struct fram
         if (!value)
             return -ENOENT;
     }
-    if (!value->packets)
+    /* Whoever is interrupted between the two was earlier: first_ns stays right, last_ns may be early by
+     * that interruption. */
+    if (!value->first_ns)
         value->first_ns = frame->now_ns;
     value->last_ns = frame->now_ns;
-    value->packets += 1;
-    value->bytes += frame->bytes;
-    value->segments += frame->segments;
+    ADD(value->packets, 1);
+    ADD(value->bytes, frame->bytes);
+    ADD(value->segments, frame->segments);
+    /* Those of one TCP connection do not interrupt one another: its socket is locked meanwhile. */
     value->tcp_flags |= frame->tcp_flags;
     if ((frame->tcp_flags & (PACKET_SYN | PACKET_ACK)) == PACKET_SYN)
-        value->connects += 1;
+        ADD(value->connects, 1);
     if (frame->tcp_flags & (PACKET_FIN | PACKET_RST))
-        value->closes += 1;
+        ADD(value->closes, 1);
     return 0;
 }
 
@@ -323,3 +336,27 @@ int count_xdp(struct xdp_md *context)
     count(&frame, context->ingress_ifindex, FLOW_INGRESS, verdict);
     return XDP_PASS;
 }
+
+#ifdef INTERRUPTIBLE
+/* A packet of a socket of the control group, from its IP header on. The Ethernet header that goes before
+ * it is counted, too, so that it has the same length here as on an interface. */
+static inline __attribute__((always_inline)) int count_cgroup(struct __sk_buff *skb, u32 direction)
+{
+    struct frame frame = {};
+    u32 verdict;
+
+    frame.now_ns = bpf_ktime_get_ns();
+    if (!has_begun(frame.now_ns))
+        return ALLOW;
+    verdict = packet_parse_ip((u8 *)(long)skb->data, (u8 *)(long)skb->data_end,
+                              bpf_ntohs(skb->protocol), &frame.key, &frame.tcp_flags);
+    frame.bytes = skb->len + PACKET_ETHERNET_BYTES;
+    frame.segments = skb->gso_segs ? skb->gso_segs : 1;
+    count(&frame, skb->ifindex, direction, verdict);
+    return ALLOW;
+}
+
+int count_cgroup_ingress(struct __sk_buff *skb) { return count_cgroup(skb, FLOW_INGRESS); }
+
+int count_cgroup_egress(struct __sk_buff *skb) { return count_cgroup(skb, FLOW_EGRESS); }
+#endif

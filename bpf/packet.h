@@ -95,30 +95,13 @@ PACKET_INLINE __u32 packet_equal(__u32 a, __u32 b)
     return (difference - 1) >> 31;
 }
 
-/* Fill in addresses, ports and protocol of `key`, which the caller has zeroed, and `tcp_flags`.
- * `tags` is the number of VLAN tags that are no longer in the frame. */
-PACKET_INLINE enum packet_verdict packet_parse(const __u8 *data, const __u8 *end, __u32 tags,
-                                               struct flow_key *key, __u32 *tcp_flags)
+/* Fill in addresses, ports and protocol of `key`, which the caller has zeroed, and `tcp_flags`, from an
+ * IP header at `at`; `type` is the Ethernet type that announced it. */
+PACKET_INLINE enum packet_verdict packet_parse_ip(const __u8 *at, const __u8 *end, __u32 type,
+                                                  struct flow_key *key, __u32 *tcp_flags)
 {
-    const __u8 *at = data;
-    __u32 type, protocol, length, fragment_offset = 0, left;
+    __u32 protocol, length, fragment_offset = 0, left;
     int i;
-
-    if (at + PACKET_ETHERNET_BYTES > end)
-        return PACKET_CUT;
-    type = packet_u16(at + 12);
-    at += PACKET_ETHERNET_BYTES;
-    for (i = 0; i < PACKET_MAX_TAGS; i++) {
-        if (!packet_is_tag(type))
-            break;
-        if (at + 4 > end)
-            return PACKET_CUT;
-        type = packet_u16(at + 2);
-        at += 4;
-        tags++;
-    }
-    if (tags > PACKET_MAX_TAGS || packet_is_tag(type))
-        return PACKET_TAGS;
 
     if (type == PACKET_TYPE_IPV4) {
         if (at + 20 > end)
@@ -196,6 +179,32 @@ PACKET_INLINE enum packet_verdict packet_parse(const __u8 *data, const __u8 *end
         *tcp_flags = at[13];
     }
     return PACKET_PARSED;
+}
+
+/* The same from the Ethernet header on. `tags` is the number of VLAN tags that are no longer in the frame. */
+PACKET_INLINE enum packet_verdict packet_parse(const __u8 *data, const __u8 *end, __u32 tags,
+                                               struct flow_key *key, __u32 *tcp_flags)
+{
+    const __u8 *at = data;
+    __u32 type;
+    int i;
+
+    if (at + PACKET_ETHERNET_BYTES > end)
+        return PACKET_CUT;
+    type = packet_u16(at + 12);
+    at += PACKET_ETHERNET_BYTES;
+    for (i = 0; i < PACKET_MAX_TAGS; i++) {
+        if (!packet_is_tag(type))
+            break;
+        if (at + 4 > end)
+            return PACKET_CUT;
+        type = packet_u16(at + 2);
+        at += 4;
+        tags++;
+    }
+    if (tags > PACKET_MAX_TAGS || packet_is_tag(type))
+        return PACKET_TAGS;
+    return packet_parse_ip(at, end, type, key, tcp_flags);
 }
 
 #endif

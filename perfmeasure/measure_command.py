@@ -118,7 +118,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @_option("--events", multiple=True, metavar="EVENT",
          help="Also log this event of tor's control port, such as CIRC_BW; repeatable.")
 @_option("--flows", type=click.Choice([str(choice) for choice in Flows]), default="auto",
-         help="Record what the kernel sees of each connection; auto does where the machine can.")
+         help="Record what the kernel sees of each connection and packet; auto does if it can.")
 @_option("--stop-at", metavar="REGEX",
          help="Stop when a line of the tgen client's or tor client's log matches.")
 @_option("--rotate-every", "rotate_every_seconds", type=_Seconds(), default=DAY_SECONDS,

@@ -59,6 +59,7 @@ class ChildProcess(Service):
         on_end: called once, with None after an orderly end of an ``is_once`` child, or with a
             sentence that says why the child was given up.
         before_start: called before each start.
+        final_status: an exit with this status is no accident: the child is given up at once.
         death_signal: what it gets when the harness is killed. SIGTERM is for a program of ours
             that writes a log and ends at once; any other gets SIGKILL.
         idle_limit_seconds: how long it may go without ``mark_work`` being called; None is for ever.
@@ -79,6 +80,7 @@ class ChildProcess(Service):
         on_line: Callable[[bytes], None] = lambda _line: None,
         on_end: Callable[[str | None], None] = lambda _why: None,
         before_start: Callable[[], None] = lambda: None,
+        final_status: int | None = None,
         death_signal: int = signal.SIGKILL,
         idle_limit_seconds: float | None = None,
         cgroup: Path | None = None,
@@ -100,6 +102,7 @@ class ChildProcess(Service):
         self._on_line = on_line
         self._on_end = on_end
         self._before_start = before_start
+        self._final_status = final_status
         self._death_signal = death_signal
         self._cgroup = cgroup
         self.policy = policy or RestartPolicy()
@@ -207,6 +210,12 @@ class ChildProcess(Service):
             self._close_log()
             self._on_end(None)
             return
+        problem = reason.value
+        status = problem.exitCode if isinstance(problem, error.ProcessTerminated) else None
+        if status is not None and status == self._final_status:
+            self._close_log()
+            self._on_end(f"{self.name} {_how(reason)}; it last said: {self._last_words()}")
+            return
         self._died(_how(reason))
 
     def _died(self, how: str) -> None:
@@ -215,12 +224,11 @@ class ChildProcess(Service):
         while now - self._deaths[0] > self.policy.window_seconds:
             self._deaths.popleft()
         deaths = len(self._deaths)
-        said = b" / ".join(self.last_lines).decode(errors="replace")[-600:]
         if deaths > self.policy.deaths_allowed:
             self._close_log()
             self._on_end(
                 f"{self.name} {how} and was given up after {deaths} deaths in "
-                f"{self.policy.window_seconds:.0f} s; it last said: {said or 'nothing'}"
+                f"{self.policy.window_seconds:.0f} s; it last said: {self._last_words()}"
             )
             return
         pause = min(
@@ -229,6 +237,9 @@ class ChildProcess(Service):
         )
         self._report(f"{self.name} {how}; starting it again in {pause:.0f} s")
         self._again = self._reactor.callLater(pause, self._restart)
+
+    def _last_words(self) -> str:
+        return b" / ".join(self.last_lines).decode(errors="replace")[-600:] or "nothing"
 
     def _restart(self) -> None:
         self._again = None

@@ -1,8 +1,8 @@
 """``python -m perfmeasure.flows.collector``, the privileged child: records what the kernel sees.
 
-It loads and attaches the programs, says ``READY`` on standard output, gives up its privileges and
-writes the log until SIGTERM or SIGINT. It does nothing else. What is attached goes with it, however
-it ends.
+It loads and attaches the programs, gives up its privileges, says ``READY`` on standard output and
+writes connections and windows until SIGTERM or SIGINT. It does nothing else, and all of it in one
+thread. What is attached goes with it, however it ends.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import duckdb  # noqa: F401 - now, since the user that this becomes may not be able to read it
 
 from perfmeasure import cli
 from perfmeasure.errors import MissingError, UsageError
-from perfmeasure.flows import cgroup, existing, privileges
+from perfmeasure.flows import cgroup, existing, grouphooks, privileges
 from perfmeasure.flows.connection_log import ConnectionRecorder
 from perfmeasure.flows.connection_source import ConnectionSource
+from perfmeasure.flows.counter import FlowCounter
+from perfmeasure.flows.window_recorder import WindowRecorder
 from perfmeasure.logfile import DAY_SECONDS, LogFile
 from perfmeasure.units import parse_seconds
 
@@ -38,25 +42,30 @@ def _report(text: str) -> None:
     click.echo(f"perfmeasure flows: {text}", err=True)
 
 
-def collect(
-    log_path: Path,
-    archive: Path | None,
-    rotate_every_seconds: int,
-    group: Path | None,
-    snapshot_seconds: float,
-) -> None:
-    """Record until a signal asks to stop.
+@dataclass(frozen=True)
+class Settings:
+    """What is recorded, and where it goes."""
 
-    Args:
-        log_path: the live log.
-        archive: where it is rotated to, if it is.
-        rotate_every_seconds: length of a period of the log.
-        group: the control group whose sockets are recorded; None is the whole machine.
-        snapshot_seconds: how often live connections are told of.
+    log_path: Path
+    archive: Path | None
+    """Where the log is rotated to, if it is."""
+    rotate_every_seconds: int
+    group: Path | None
+    """The control group whose sockets are recorded; None is the whole machine."""
+    snapshot_seconds: float
+    """How often live connections are told of."""
+    windows: Path | None
+    """Where windows of the group's packets go; they are not counted if it is None."""
+    window_ns: int
+    """Length of a window."""
+
+
+def collect(settings: Settings) -> None:
+    """Record until a signal asks to stop.
 
     Raises:
         MissingError: the kernel or the machine lacks something.
-        MeasurementError: the log cannot be opened.
+        MeasurementError: a log cannot be opened, or packets are not accounted for.
     """
     stops: list[int] = []
 
@@ -68,6 +77,7 @@ def collect(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop_soon)
     root = cgroup.mount_point()
+    group = settings.group
     if group is not None and not (group / "cgroup.procs").exists():
         raise MissingError(
             str(group), "not a cgroup v2", next_step="name a folder below a mounted cgroup v2"
@@ -76,24 +86,37 @@ def collect(
     source = ConnectionSource(attached_to)
     pids = existing.pids_of_group(group) if group else existing.pids_of_machine()
     existing.adopt(source.storage_fd, pids)
-    log = LogFile(log_path, archive, rotate_every_seconds)
-    privileges.drop(log_path.parent)
+    counter = None
+    if group is not None and settings.windows is not None:
+        counter = FlowCounter(grouphooks.both_ways(group), settings.window_ns, is_timed=False)
+        counter.start()
+    log = LogFile(settings.log_path, settings.archive, settings.rotate_every_seconds)
+    privileges.drop(settings.log_path.parent)
     recorder = ConnectionRecorder(
         source,
         log,
-        snapshot_seconds,
+        settings.snapshot_seconds,
         {
             "source": "sockops" if attached_to else "tracepoints",
             "scope": "cgroup" if group else "machine",
         },
         _report,
     )
+    packets = None
+    if counter is not None and settings.windows is not None:
+        packets = WindowRecorder(counter, settings.windows, settings.archive, _report)
     click.echo(READY)
-    while not stops:
-        time.sleep(LOOK_SECONDS)
-        recorder.look()
-    recorder.stop(signal.Signals(stops[0]).name)
-    source.close()
+    try:
+        while not stops:
+            time.sleep(LOOK_SECONDS)
+            recorder.look()
+            if packets is not None:
+                packets.look()
+    finally:
+        recorder.stop(signal.Signals(stops[0]).name if stops else "error")
+        source.close()
+    if packets is not None:
+        packets.stop()
 
 
 @click.command("collector")
@@ -127,15 +150,40 @@ def collect(
     show_default=True,
     help="How often live connections are told of.",
 )
+@click.option(
+    "--windows",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Count the packets of the cgroup, too, and write their windows into this folder.",
+)
+@click.option(
+    "--window", default="1 s", show_default=True, metavar="DURATION", help="Length of a window."
+)
 def collector_command(
     *, log: Path, archive: Path | None, rotate_every: str, group: Path | None,
-    snapshot_seconds: float,
+    snapshot_seconds: float, windows: Path | None, window: str,
 ) -> None:  # fmt: skip
-    """Record the machine's TCP connections until SIGTERM."""
+    """Record TCP connections, and packets by windows, until SIGTERM."""
     rotate_every_seconds = parse_seconds(rotate_every, "--rotate-every")
     if not 1 <= rotate_every_seconds <= DAY_SECONDS:
         raise UsageError("--rotate-every", f"{rotate_every!r}", "1 second to 1 day")
-    collect(log, archive, round(rotate_every_seconds), group, snapshot_seconds)
+    window_seconds = parse_seconds(window, "--window")
+    # The loop looks ten times a second, and a window may wait for as long as two more.
+    if not 0.1 <= window_seconds <= 3600:
+        raise UsageError("--window", f"{window!r}", "100 ms to 1 hour")
+    if windows is not None and group is None:
+        raise UsageError("--windows", "given without --cgroup", "both: it counts in a cgroup")
+    collect(
+        Settings(
+            log,
+            archive,
+            round(rotate_every_seconds),
+            group,
+            snapshot_seconds,
+            windows,
+            round(window_seconds * 1e9),
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ class _Run:
     ) -> None:
         self._counter = counter
         self._settings = settings
-        self._names = interfaces.names_by_number(counter.hooks)
+        self._names = interfaces.names_by_number(counter.interface_hooks)
         self._store = store
         self._extra = extra
         self._system_calls = system_calls

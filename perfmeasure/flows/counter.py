@@ -1,4 +1,4 @@
-"""Counting on interfaces from start to stop: attached, swept, checked, detached.
+"""Counting on interfaces or in a control group: attached, swept, checked, detached.
 
 with FlowCounter(hooks, length_ns=10**9) as counter:
     counter.start()
@@ -18,6 +18,7 @@ from perfmeasure import checks
 from perfmeasure.errors import MissingError
 from perfmeasure.flows import bpfcall, interfaces
 from perfmeasure.flows.accounting import Terms
+from perfmeasure.flows.grouphooks import GroupHook
 from perfmeasure.flows.keys import DIRECTIONS, Total
 from perfmeasure.flows.windows import DEFAULT_FLOWS, Window, Windows
 from perfmeasure.units import log_stamp
@@ -59,12 +60,13 @@ class FlowCounter:
     """Counts on ``hooks``; a context manager, which leaves nothing attached.
 
     Args:
-        hooks: where; see `interfaces.choose_hooks`.
+        hooks: where; see `interfaces.choose_hooks` and `grouphooks.both_ways`.
         length_ns: length of a window.
         max_flows: the room of a window's table.
         is_service_key: leave the client's port out of the key.
         bounds: between which lengths windows follow the load; they do not if it is None.
         definitions: what else the program is to do; see there.
+        is_timed: have the kernel time all programs of the machine meanwhile, which costs each run.
 
     Raises:
         MissingError: this machine cannot load the program.
@@ -72,20 +74,23 @@ class FlowCounter:
 
     def __init__(
         self,
-        hooks: Sequence[Hook],
+        hooks: Sequence[Hook | GroupHook],
         length_ns: int,
         max_flows: int = DEFAULT_FLOWS,
         *,
         is_service_key: bool = False,
         bounds: Bounds | None = None,
         definitions: Mapping[str, int] | None = None,
+        is_timed: bool = True,
     ) -> None:
         right = checks.check_bpf_right()
         if right.status is checks.Status.MISSING:
             raise MissingError(right.name, right.found, next_step=right.remedy)
         self.hooks = tuple(hooks)
+        self.interface_hooks = [hook for hook in hooks if not isinstance(hook, GroupHook)]
         self.terms = Terms()
         self._bounds = bounds
+        self._is_timed = is_timed
         self.windows = Windows(
             length_ns,
             max_flows,
@@ -115,13 +120,15 @@ class FlowCounter:
         """Attach everywhere, then begin to count on all hooks at one moment.
 
         Raises:
-            MissingError: an interface is gone, or has no such hook.
+            MissingError: an interface or a group is gone, or has no such hook.
         """
-        self._open.append(bpfcall.enable_statistics())
+        if self._is_timed:
+            self._open.append(bpfcall.enable_statistics())
         fds = {hook.function: self.windows.program.fd(hook.function) for hook in self.hooks}
         for hook in self.hooks:
-            self._open.append(interfaces.attach(hook, fds))
-        self._interface_before = [interfaces.read_statistics(hook) for hook in self.hooks]
+            link = hook.attach(fds) if isinstance(hook, GroupHook) else interfaces.attach(hook, fds)
+            self._open.append(link)
+        self._interface_before = [interfaces.read_statistics(hook) for hook in self.interface_hooks]
         self.began_ns = self.windows.begin()
 
     def sweep(self) -> list[Window]:
@@ -144,7 +151,7 @@ class FlowCounter:
         """
         self._detach()
         self.ended_ns = time.monotonic_ns()
-        for hook, before in zip(self.hooks, self._interface_before, strict=True):
+        for hook, before in zip(self.interface_hooks, self._interface_before, strict=True):
             try:
                 self._interface_after.append(interfaces.read_statistics(hook))
             except MissingError:  # it was taken away meanwhile, and its counters with it
@@ -154,8 +161,10 @@ class FlowCounter:
         return swept
 
     def hook_counts(self) -> list[HookCount]:
-        """Return what each hook saw, after `stop`."""
-        triples = zip(self.hooks, self._interface_before, self._interface_after, strict=True)
+        """Return what each hook saw, after `stop`; a control group has no count of its own."""
+        triples = zip(
+            self.interface_hooks, self._interface_before, self._interface_after, strict=True
+        )
         return [
             HookCount(
                 hook,
@@ -166,7 +175,7 @@ class FlowCounter:
         ]
 
     def program_statistics(self) -> dict[str, ProgramStatistics]:
-        """Return how often each program ran, and how long."""
+        """Return how often each program ran, and how long, while it was timed."""
         functions = sorted(self.windows.program.functions)
         return {
             name: bpfcall.program_statistics(self.windows.program.fd(name)) for name in functions

@@ -1,7 +1,8 @@
 """The kernel's view of a measurement: a control group for its children, a collector beside it.
 
-The children are started inside the group, so every socket of theirs is recorded and nobody else's.
-What the machine lacks is written into the log as the reason why there are no records.
+The children are started inside the group, so every socket of theirs is recorded and nobody else's:
+its connections, and its packets by windows. What the machine lacks, or what ended the collector, is
+written into the log as the reason why there are no records.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from twisted.internet.defer import Deferred
 from perfmeasure import jsonio
 from perfmeasure.children import Children
 from perfmeasure.config import Flows, MeasureConfig
-from perfmeasure.errors import MissingError
+from perfmeasure.errors import ExitStatus, MissingError
 from perfmeasure.flows.cgroup import MeasurementCgroup
 from perfmeasure.flows.collector import READY
 from perfmeasure.logfile import LogFile
@@ -28,7 +29,7 @@ _LATER_DEATHS_ALLOWED = 5
 
 
 class Recording:
-    """Records the connections of one measurement, if it is wanted and can be.
+    """Records the connections and packets of one measurement, if it is wanted and can be.
 
     Args:
         config: of the measurement.
@@ -69,10 +70,10 @@ class Recording:
             if self._config.flows is Flows.ON:
                 raise
             self._write_absent(str(error))
-            self._progress.done(f"connections are not recorded: {error}")
+            self._progress.done(f"connections and packets are not recorded: {error}")
             return
         self._children.cgroup = self._group.path
-        self._progress.done("connections are recorded")
+        self._progress.done("connections and packets are recorded")
 
     def close(self) -> None:
         """Remove the group; nothing may run in it any more."""
@@ -110,6 +111,8 @@ class Recording:
             report=self._progress.warn,
             on_line=take,
             on_end=given_up,
+            # Such as packets that are not accounted for: another start would not make it true.
+            final_status=ExitStatus.FAILED,
             # SIGKILL could cut a line that is just being written.
             death_signal=signal.SIGTERM,
             policy=RestartPolicy(deaths_allowed=0),
@@ -129,12 +132,14 @@ class Recording:
         if self._config.flows is Flows.ON:
             self._children.on_give_up(why)
         else:
-            self._progress.warn(f"connections are recorded no more: {why}")
+            self._progress.warn(f"connections and packets are recorded no more: {why}")
+            self._write_absent(f"from here on: {why}")
 
     def _argv(self, group: MeasurementCgroup) -> list[str]:
         config = self._config
         argv = [sys.executable, "-m", "perfmeasure.flows.collector", "--cgroup", str(group.path)]
         argv += ["--log", str(self._log_path), "--archive", str(config.archive.absolute())]
+        argv += ["--windows", str(self._log_path.with_name("windows"))]
         return [*argv, "--rotate-every", f"{config.rotate_every_seconds} seconds"]
 
     def _write_absent(self, reason: str) -> None:

@@ -1,12 +1,14 @@
-"""Windows on disk: Parquet files of one minute each, which are seen only when they are complete.
+"""Windows on disk: Parquet files of an hour at most, which are written anew each minute.
 
 ``FOLDER/perfmeasure_YYYY-MM-DD_HH:MM:SS.ffffff.windows.parquet`` has a row for each flow and
 window, ``….accounting.parquet`` beside it one for each window; the name is the beginning of the
-first window (UTC). The columns are in docs/formats.md.
+first window (UTC). The columns are in docs/formats.md. A file is seen only when it is whole: each
+time it is written under another name, which then takes the place of the last one.
 """
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from perfmeasure.errors import MeasurementError
 from perfmeasure.flows import keys
+from perfmeasure.units import utc_date
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +25,10 @@ if TYPE_CHECKING:
     from perfmeasure.flows.keys import Array
     from perfmeasure.flows.windows import Window
 
-_PERIOD_SECONDS = 60
+_MINUTE_SECONDS, _HOUR_SECONDS = 60, 3600
 _MOST_ROWS = 2_000_000
+_MOST_ROWS_WRITTEN_AGAIN = 50_000
+_SUFFIX = ".parquet"
 
 _WINDOWS = """
 SELECT window_start_unix_ts, window_seconds, interfaces.text AS interface,
@@ -40,64 +45,117 @@ ORDER BY window_start_unix_ts
 
 
 class WindowStore:
-    """Keeps windows until their minute is over, then writes them.
+    """Keeps the windows of an hour, and writes them each minute.
+
+    So a process that is killed loses a minute at most, and there are few files. With many flows a
+    file is ended earlier, since it costs more to write anew each time.
 
     Args:
         folder: where; it is made.
-        interface_names: names by what `keys.KEY` has in ``interface``.
+        interface_names: names by what `keys.KEY` has in ``interface``; it may change meanwhile.
+        archive: the ``log_archive`` folder, to which the files of days that are over are moved;
+            without it they stay where they are.
 
     Raises:
-        MeasurementError: the folder cannot be made.
+        MeasurementError: the folder cannot be made, or a file not be moved.
     """
 
-    def __init__(self, folder: Path, interface_names: Mapping[int, str]) -> None:
+    def __init__(
+        self, folder: Path, interface_names: Mapping[int, str], archive: Path | None = None
+    ) -> None:
         self._folder = folder
         self._interface_names = interface_names
-        self._windows: list[Window] = []
+        self._archive = archive
+        self._windows: list[Window] = []  # of the file
         self._row_count = 0
+        self._written_count = 0  # how many of the windows are in the file
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for part in folder.glob(f".*{_SUFFIX}"):  # of a process that was killed
+                part.unlink()
+            self._move_days_before(utc_date(time.time()))
         except OSError as error:
             raise _not_written(folder, error) from error
 
-    def add(self, window: Window) -> None:
-        """Take a window in; those of an earlier minute are written now.
+    def add(self, window: Window) -> bool:
+        """Take a window in; those of earlier minutes are written now.
+
+        Returns:
+            Whether any were written.
 
         Raises:
-            MeasurementError: the disk is full, or fails.
+            MeasurementError: the disk is full, or fails; those that are not in a file yet are
+                given up, so that they do not grow in memory. The window is taken in all the same.
         """
-        minute = window.begin_unix_ts // _PERIOD_SECONDS
-        if self._windows and (
-            minute != self._windows[0].begin_unix_ts // _PERIOD_SECONDS
-            or self._row_count + len(window.flows) > _MOST_ROWS
-        ):
-            self.flush()
-        self._windows.append(window)
-        self._row_count += len(window.flows)
+        try:
+            return self._write_earlier(window)
+        finally:
+            self._windows.append(window)
+            self._row_count += len(window.flows)
+
+    def _write_earlier(self, window: Window) -> bool:
+        """Write what is of an earlier minute than a window, if anything is; return whether."""
+        if self._windows:
+            last = self._windows[-1]
+            is_full = self._row_count + len(window.flows) > _MOST_ROWS
+            if is_full or _period(window, _MINUTE_SECONDS) != _period(last, _MINUTE_SECONDS):
+                self.flush()
+                is_costly = self._row_count > _MOST_ROWS_WRITTEN_AGAIN
+                if is_costly or _period(window, _HOUR_SECONDS) != _period(last, _HOUR_SECONDS):
+                    self._end_file(utc_date(window.begin_unix_ts))
+                return True
+        return False
 
     def flush(self) -> None:
         """Write what is kept.
 
         Raises:
-            MeasurementError: the disk is full, or fails.
+            MeasurementError: the disk is full, or fails; the windows that are not in a file yet
+                are given up.
         """
-        if not self._windows:
+        if self._written_count == len(self._windows):
             return
         began = datetime.fromtimestamp(self._windows[0].begin_unix_ts, UTC)
         name = f"perfmeasure_{began:%Y-%m-%d_%H:%M:%S.%f}"
-        self._write(f"{name}.windows.parquet", _WINDOWS, self._flow_columns())
         accounting = {"accounting": _accounting_columns(self._windows)}
-        self._write(f"{name}.accounting.parquet", "SELECT * FROM accounting", accounting)
-        self._windows.clear()
-        self._row_count = 0
+        try:
+            self._write(f"{name}.windows{_SUFFIX}", _WINDOWS, self._flow_columns())
+            self._write(f"{name}.accounting{_SUFFIX}", "SELECT * FROM accounting", accounting)
+        except MeasurementError:
+            self._forget_from(self._written_count)
+            raise
+        self._written_count = len(self._windows)
+
+    def _forget_from(self, index: int) -> None:
+        del self._windows[index:]
+        self._row_count = sum(len(window.flows) for window in self._windows)
+
+    def _end_file(self, next_date: str) -> None:
+        """Begin another file with the next window, which is of that day."""
+        self._forget_from(0)
+        self._written_count = 0
+        try:
+            self._move_days_before(next_date)
+        except OSError as error:
+            raise _not_written(self._folder, error) from error
+
+    def _move_days_before(self, date: str) -> None:
+        if self._archive is None:
+            return
+        for path in sorted(self._folder.glob(f"perfmeasure_*{_SUFFIX}")):
+            day = path.name.removeprefix("perfmeasure_")[: len(date)]
+            if day < date:
+                folder = self._archive / day / self._folder.parent.name / self._folder.name
+                folder.mkdir(parents=True, exist_ok=True)
+                path.rename(folder / path.name)
 
     def _write(self, name: str, query: str, tables: Mapping[str, Mapping[str, Array]]) -> None:
         import duckdb  # noqa: PLC0415 - it takes long to import
 
         making = self._folder / f".{name}"
         try:
-            with duckdb.connect() as connection:
-                connection.execute("SET threads = 1")  # the sweeps go on meanwhile
+            # One thread: the sweeps go on meanwhile.
+            with duckdb.connect(config={"threads": 1}) as connection:
                 for table, columns in tables.items():
                     connection.register(table, columns)
                 place = str(making).replace("'", "''")
@@ -135,9 +193,18 @@ class WindowStore:
         return {
             "flows": columns,
             "addresses": _texts(dict(enumerate(texts))),
-            "interfaces": _texts(self._interface_names),
+            "interfaces": _texts(self._names_of(flows)),
             "directions": _texts(dict(enumerate(keys.DIRECTIONS))),
         }
+
+    def _names_of(self, flows: Array) -> dict[int, str]:
+        """Return the names of the interfaces in flows; one that is not known keeps its number."""
+        numbers = np.unique(flows["interface"]).tolist()
+        return {number: self._interface_names.get(number, f"#{number}") for number in numbers}
+
+
+def _period(window: Window, seconds: int) -> int:
+    return int(window.begin_unix_ts // seconds)
 
 
 def _begins(windows: list[Window]) -> Array:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perfmeasure.clock import ClockPair, read_pair
-from perfmeasure.flows import bpfcall, keys
+from perfmeasure.flows import bpfcall, grouphooks, keys
 from perfmeasure.flows.accounting import Terms
 from perfmeasure.flows.bpfcall import BatchReader
 from perfmeasure.flows.interfaces import FUNCTIONS
@@ -109,7 +109,10 @@ class Windows:
             defined["SERVICE_KEY"] = 1
         if is_adaptive:
             defined["ADAPTIVE"] = 1
-        self.program = Program(file_name, {name: FUNCTIONS[name] for name in functions}, defined)
+        kinds = {name: (FUNCTIONS | grouphooks.FUNCTIONS)[name] for name in functions}
+        if kinds.keys() & grouphooks.FUNCTIONS.keys():
+            defined["INTERRUPTIBLE"] = 1
+        self.program = Program(file_name, kinds, defined)
         self._processors = bpfcall.possible_processors()
         entry_bytes = keys.KEY.itemsize + keys.VALUE.itemsize * self._processors
         self._reader = BatchReader(

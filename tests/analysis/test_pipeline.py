@@ -105,14 +105,17 @@ def test_every_transfer_of_a_real_run_says_where_its_time_went(fixtures: Path) -
 def test_what_the_kernel_did_not_see_is_said(fixtures: Path, tmp_path: Path) -> None:
     logs = [fixtures / "kernel-run/tgen-client", fixtures / "kernel-run/tor-client"]
     without = pipeline.analyze(logs)
-    [reason] = without["meta"]["sources"]["vm"]["absent"]
-    assert reason == {"what": "connections", "reason": "no kernel/connections.log among the logs"}
+    assert without["meta"]["sources"]["vm"]["absent"] == [
+        {"what": "connections", "reason": "no kernel/connections.log among the logs"},
+        {"what": "windows", "reason": "no kernel/windows among the logs"},
+    ]
     assert "kernel" not in node_of(without)
     log = tmp_path / "connections.log"
     log.write_text(kernel_lines.line("absent", 1, reason="--flows off"))
     said = pipeline.analyze([*logs, log], nickname="vm")
-    [reason] = said["meta"]["sources"]["vm"]["absent"]
-    assert reason == {"what": "connections", "reason": "--flows off"}
+    assert said["meta"]["sources"]["vm"]["absent"] == [
+        {"what": what, "reason": "--flows off"} for what in ("connections", "windows")
+    ]
     assert "kernel" not in node_of(said)
 
 

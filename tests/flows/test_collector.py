@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
-from collecting import Collector, collecting, inside_a_cgroup
+from collecting import Collector, check_packets_of, collecting, inside_a_cgroup, packets_of
 
+from perfmeasure import jsonio
 from perfmeasure.flows import bpfcall
 from perfmeasure.flows.bpfcall import Command
 from perfmeasure.flows.cgroup import mount_point
@@ -392,6 +394,87 @@ def test_live_connections_are_told_of_in_windows_and_at_the_end(log: Path) -> No
     assert told[-1]["tcp_state"] == "ESTABLISHED"
     assert collector.records()[-1]["record"] == "stop"
     assert collector.records()[-1]["reason"] == "SIGTERM"
+
+
+# ---- packets ------------------------------------------------------------------------------------
+
+
+def test_packets_agree_with_the_connections(log: Path) -> None:
+    pairs = Pairs()
+    windows = log.with_name("windows")
+    with inside_a_cgroup() as group:
+        options = ("--cgroup", str(group), "--windows", str(windows), "--window", "200 ms")
+        with collecting(log, *options) as collector:
+            threads = list(Path(f"/proc/{collector.process.pid}/task").iterdir())
+            assert len(threads) == 1
+            end_in_every_way(pairs)
+            client, server = pairs.make("bulk")
+            for _ in range(50):
+                client.sendall(b"x" * 100_000)
+                assert len(server.recv(100_000, socket.MSG_WAITALL)) == 100_000
+            client.close()
+            server.close()
+            collector.until(lambda: len(pairs.found(collector)) == 25)
+            time.sleep(0.3)
+            assert collector.stop() == (0, "")
+    packets = packets_of(windows)
+    for name, record in pairs.found(collector).items():
+        check_packets_of(record, packets, name)
+    accounting = duckdb.read_parquet(f"{windows}/*.accounting.parquet")
+    broken = "seen_packets <> drained_packets OR seen_bytes <> drained_bytes"
+    assert len(accounting.filter(broken)) == len(accounting.filter("window_seconds <> 0.2")) == 0
+    assert len(accounting) >= 5
+
+
+def test_it_writes_windows_as_the_owner_of_the_folder(log: Path) -> None:
+    os.chown(log.parent, 65534, 65534)
+    for parent in (log.parent.parent, *log.parent.parent.parents[:2]):
+        parent.chmod(0o755)
+    with inside_a_cgroup() as group:
+        options = ("--cgroup", str(group), "--windows", str(log.with_name("windows")))
+        with collecting(log, *options) as collector:
+            Pairs().make("any")
+            assert collector.stop() == (0, "")
+    written = list(log.with_name("windows").glob("*.parquet"))
+    assert len(written) == 2
+    assert {path.stat().st_uid for path in written} == {65534}
+
+
+def test_packets_that_are_not_accounted_for_end_it_with_a_message(
+    log: Path, tmp_path: Path
+) -> None:
+    """A kernel program that forgets every third packet it drains."""
+    code = (
+        "import sys\n"
+        "from perfmeasure import cli\n"
+        "from perfmeasure.flows import collector, keys\n"
+        "honest = keys.total\n"
+        "keys.total = lambda table: keys.Total(honest(table).packets * 2 // 3, 0)\n"
+        "sys.exit(cli.run(sys.argv[1:], collector.collector_command))\n"
+    )
+    program = tmp_path / "forgetful.py"
+    program.write_text(code)
+    with inside_a_cgroup() as group:
+        argv = [sys.executable, str(program), "--log", str(log), "--cgroup", str(group)]
+        argv += ["--windows", str(log.with_name("windows"))]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "READY\n"
+            pairs = Pairs()
+            client, server = pairs.make("any")
+            said = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 1
+    assert "packets are not accounted for: seen" in said
+    assert said.count("\n") == 1
+    lines = [jsonio.loads(line) for line in log.read_bytes().splitlines()]
+    assert (lines[-1]["record"], lines[-1]["reason"]) == ("stop", "error")
+    assert {line.get("local_port") for line in lines} >= set(pairs.ports["any"])
+    client.close()
+    server.close()
 
 
 # ---- the collector itself -----------------------------------------------------------------------

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from perfmeasure import jsonio
 from perfmeasure.children import Children
 from perfmeasure.config import Flows, MeasureConfig
-from perfmeasure.errors import MissingError
+from perfmeasure.errors import ExitStatus, MissingError
 from perfmeasure.flows import recording as recording_module
 from perfmeasure.flows.recording import Recording
 from perfmeasure.plan import Plan
@@ -107,6 +108,7 @@ def test_children_started_after_it_belong_in_the_group(tmp_path: Path) -> None:
     words = " ".join(collector.argv)
     assert "-m perfmeasure.flows.collector --cgroup /cgroup/ours" in words
     assert f"--log {tmp_path}/kernel/connections.log --archive {tmp_path}/log_archive" in words
+    assert f"--windows {tmp_path}/kernel/windows" in words
     assert scene.children.cgroup is None
     collector.line_received(b"READY")
     assert result_of(started) is None
@@ -195,7 +197,23 @@ def test_one_that_dies_later_is_started_again_and_given_up_at_last(
         assert "given up after 6 deaths" in scene.given_up[0]
     else:
         assert scene.given_up == []
-        assert "connections are recorded no more" in scene.said[-1]
+        assert "connections and packets are recorded no more" in scene.said[-1]
+        (line,) = scene.log()
+        assert line["reason"].startswith("from here on: flows ended with status 3")
+
+
+def test_one_that_fails_is_not_started_again(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Flows.AUTO)
+    started = scene.start()
+    (collector,) = Collector.made
+    collector.line_received(b"READY")
+    result_of(started)
+    collector.line_received(b"perfmeasure: window of noon: packets are not accounted for")
+    collector.process_ended(Failure(ProcessTerminated(ExitStatus.FAILED)))
+    scene.clock.advance(100)
+    assert Collector.made == [collector]
+    assert "recorded no more: flows ended with status 1" in scene.said[-1]
+    assert "window of noon: packets are not accounted for" in scene.said[-1]
 
 
 def test_a_group_that_cannot_be_removed_is_said(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from perfmeasure import jsonio
 from perfmeasure.flows.cgroup import MeasurementCgroup, mount_point
 
@@ -68,6 +70,45 @@ class Collector:
             assert time.monotonic() < deadline, "not in time"
             assert self.process.poll() is None, "the collector ended"
             time.sleep(0.05)
+
+
+def packets_of(windows: Path) -> dict[tuple[str, int, int], tuple[int, ...]]:
+    """Return packets, bytes, segments and all TCP flags, by direction and ports."""
+    columns = "sum(packets)::BIGINT, sum(bytes)::BIGINT, sum(segments)::BIGINT, bit_or(tcp_flags)"
+    rows = (
+        duckdb.read_parquet(f"{windows}/*.windows.parquet")
+        .filter("protocol = 6")
+        .aggregate(f"direction, src_port, dst_port, {columns}")
+        .fetchall()
+    )
+    return {row[:3]: row[3:] for row in rows}
+
+
+_RESET = 0x04
+_LEAST_HEADERS_BYTES = 14 + 20 + 20
+
+
+def check_packets_of(
+    record: dict[str, Any], packets: dict[tuple[str, int, int], tuple[int, ...]], name: str
+) -> None:
+    """Hold the record of a closed connection against the windows of its packets.
+
+    Args:
+        record: a line of the log.
+        packets: what `packets_of` found.
+        name: of the connection, for messages.
+    """
+    local, remote = record["local_port"], record["remote_port"]
+    none = (0, 0, 0, 0)
+    sent = packets.get(("egress", local, remote), none)
+    received = packets.get(("ingress", remote, local), none)
+    assert received[2] == record["segments_received"], name
+    # TCP does not count the SYN/ACK, which the listener sends, nor a reset in answer to a segment.
+    more = sent[2] - record["segments_sent"] - (record["side"] == "passive")
+    assert more in {0, 1} if sent[3] & _RESET else more == 0, (name, more)
+    for way, direction in ((sent, "sent"), (received, "received")):
+        payload = record[f"bytes_{direction}"]
+        assert way[1] >= payload + _LEAST_HEADERS_BYTES * way[0], (name, direction)
 
 
 @contextlib.contextmanager

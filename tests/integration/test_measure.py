@@ -8,11 +8,13 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from collecting import check_packets_of, packets_of
 from running import Running, check_logs_are_whole, running, today, transfers_of
 
 from perfmeasure import jsonio
@@ -91,6 +93,7 @@ def check_run_of_five(run: Running, summary: str) -> None:
         assert links["circuit"] in host["tor"]["circuits"]
         assert transfer["endpoint_local"].endswith(stream["source"])
     check_the_time_is_explained(host, succeeded)
+    check_the_packets_agree(run.prefix / "kernel", host)
     kinds = [".onion:" in t["endpoint_remote"] for t in transfers.values()]
     assert kinds.count(True) == kinds.count(False) == 5
     for kind in ("exit", "onion"):
@@ -119,6 +122,25 @@ def check_the_time_is_explained(host: dict[str, Any], succeeded: list[dict[str, 
         circuit = host["tor"]["circuits"][transfer["links"]["circuit"]]
         assert circuit["guard_connection"] in connections
     assert sorted(unexplained)[len(unexplained) // 2] <= 0.05
+
+
+def check_the_packets_agree(kernel: Path, host: dict[str, Any]) -> None:
+    """The windows have the segments that TCP counted, and nothing is unaccounted for."""
+    packets = packets_of(kernel / "windows")
+    lines = [jsonio.loads(line) for line in (kernel / "connections.log").read_bytes().splitlines()]
+    closed = [line for line in lines if line.get("state") == "closed"]
+    ends = Counter((line["local_port"], line["remote_port"]) for line in closed)
+    once = [line for line in closed if ends[line["local_port"], line["remote_port"]] == 1]
+    assert {line["command"] for line in once} >= {"tor"}
+    assert len(once) >= 20
+    for line in once:
+        check_packets_of(line, packets, str(line["cookie"]))
+    for day in host["kernel"]["windows_summary"]:
+        assert day["seen_packets"] == day["drained_packets"]
+        assert day["seen_bytes"] == day["drained_bytes"]
+        for unit in ("packets", "bytes"):
+            assert day["drained_" + unit] == day["ingress"][unit] + day["egress"][unit]
+        assert day["ingress"]["bytes"] > 10 * 50_000
 
 
 def check_nothing_is_secret(prefix: Path) -> None:
