@@ -91,31 +91,14 @@ PACKET_INLINE __u32 packet_equal(__u32 a, __u32 b)
     return (difference - 1) >> 31;
 }
 
-/* Fill in addresses, ports and protocol of `key`, which the caller has zeroed, and `tcp_flags`.
- * `tags` is the number of VLAN tags that are no longer in the frame. */
-PACKET_INLINE enum packet_verdict packet_parse(const __u8 *data, const __u8 *end, __u32 tags,
-                                               struct flow_key *key, __u32 *tcp_flags)
+/* Fill in addresses, ports and protocol of `key`, which the caller has zeroed, and `tcp_flags`, from an
+ * IP header at `at`; `type` is the Ethernet type that announced it. Of a packet that is cut, or has too
+ * many extension headers, the key has what comes before that place. */
+PACKET_INLINE enum packet_verdict packet_parse_ip(const __u8 *at, const __u8 *end, __u32 type,
+                                                  struct flow_key *key, __u32 *tcp_flags)
 {
-    const __u8 *at = data;
-    __u32 type, protocol, length, fragment_offset = 0, left;
+    __u32 protocol, length, fragment_offset = 0, left;
     int i;
-
-    if (at + PACKET_ETHERNET_BYTES > end)
-        return PACKET_CUT;
-    type = packet_u16(at + 12);
-    at += PACKET_ETHERNET_BYTES;
-#pragma unroll
-    for (i = 0; i < PACKET_MAX_TAGS; i++) {
-        if (!packet_is_tag(type))
-            break;
-        if (at + 4 > end)
-            return PACKET_CUT;
-        type = packet_u16(at + 2);
-        at += 4;
-        tags++;
-    }
-    if (tags > PACKET_MAX_TAGS || packet_is_tag(type))
-        return PACKET_TAGS;
 
     if (type == PACKET_TYPE_IPV4) {
         if (at + 20 > end)
@@ -134,6 +117,7 @@ PACKET_INLINE enum packet_verdict packet_parse(const __u8 *data, const __u8 *end
 #endif
         key->src_ip[3] = packet_word(at + 12);
         key->dst_ip[3] = packet_word(at + 16);
+        key->protocol = protocol;
         if (at + length > end)
             return PACKET_CUT;
         at += length;
@@ -150,6 +134,7 @@ PACKET_INLINE enum packet_verdict packet_parse(const __u8 *data, const __u8 *end
             key->src_ip[i] = packet_word(at + 8 + 4 * i);
             key->dst_ip[i] = packet_word(at + 24 + 4 * i);
         }
+        key->protocol = protocol;
         at += 40;
         for (i = 0; i < PACKET_MAX_EXTENSIONS; i++) {
             __u32 is_fragment = packet_equal(protocol, PACKET_FRAGMENT);
@@ -180,11 +165,13 @@ PACKET_INLINE enum packet_verdict packet_parse(const __u8 *data, const __u8 *end
     if (fragment_offset ||
         (protocol != PACKET_TCP && protocol != PACKET_UDP && protocol != PACKET_SCTP))
         return PACKET_PARSED;
-    length = protocol == PACKET_TCP ? 14 : 4;
-    if (left < length || at + length > end)
+    if (left < 4 || at + 4 > end)
         return PACKET_CUT;
     key->src_port = packet_u16(at);
     key->dst_port = packet_u16(at + 2);
+    length = protocol == PACKET_TCP ? 14 : 4;
+    if (left < length || at + length > end)
+        return PACKET_CUT;
     if (protocol == PACKET_TCP) {
         /* A check of its own, whose bound the verifier knows. */
         if (at + 14 > end)
@@ -192,6 +179,33 @@ PACKET_INLINE enum packet_verdict packet_parse(const __u8 *data, const __u8 *end
         *tcp_flags = at[13];
     }
     return PACKET_PARSED;
+}
+
+/* The same from the Ethernet header on. `tags` is the number of VLAN tags that are no longer in the frame. */
+PACKET_INLINE enum packet_verdict packet_parse(const __u8 *data, const __u8 *end, __u32 tags,
+                                               struct flow_key *key, __u32 *tcp_flags)
+{
+    const __u8 *at = data;
+    __u32 type;
+    int i;
+
+    if (at + PACKET_ETHERNET_BYTES > end)
+        return PACKET_CUT;
+    type = packet_u16(at + 12);
+    at += PACKET_ETHERNET_BYTES;
+#pragma unroll
+    for (i = 0; i < PACKET_MAX_TAGS; i++) {
+        if (!packet_is_tag(type))
+            break;
+        if (at + 4 > end)
+            return PACKET_CUT;
+        type = packet_u16(at + 2);
+        at += 4;
+        tags++;
+    }
+    if (tags > PACKET_MAX_TAGS || packet_is_tag(type))
+        return PACKET_TAGS;
+    return packet_parse_ip(at, end, type, key, tcp_flags);
 }
 
 #endif

@@ -1,0 +1,68 @@
+"""The recorder's inner loops: the C extension where it could be built, else numpy.
+
+`IS_NATIVE` says which is in use. The environment variable PERFMEASURE_PLAIN=1 asks for numpy.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perfmeasure.recorder import plain
+from perfmeasure.recorder.records import FRAME, PACKET, Array
+
+try:
+    from perfmeasure.recorder import _native
+except ImportError:
+    IS_NATIVE = False
+else:
+    IS_NATIVE = not os.environ.get("PERFMEASURE_PLAIN")
+
+SEED = secrets.randbits(64)
+"""Keys the hashes, so that nobody can choose addresses that fall into one place of a table."""
+
+_functions: Any = _native if IS_NATIVE else plain
+walk_pcap = _functions.walk_pcap
+walk_pcapng = _functions.walk_pcapng
+index_packets = _functions.index_packets
+follow = _functions.follow
+account = _functions.account
+pack = _functions.pack
+sort = _functions.sort
+
+if TYPE_CHECKING:
+    Data = bytes | bytearray | memoryview | Array
+
+
+def decode(data: Data, frames: Array) -> Array:
+    """Return what was decoded of each frame of the buffer, dtype `PACKET`.
+
+    Raises:
+        ValueError: a frame is not within the buffer.
+    """
+    packets = np.empty(len(frames), PACKET)
+    _functions.decode(data, np.ascontiguousarray(frames), len(frames), SEED, packets)
+    return packets
+
+
+def headers(data: Data, places: Array, link: int) -> Array:
+    """Return the frames whose records of nanosecond pcap begin at ``places`` (uint32).
+
+    Fewer than ``places`` means that the next one is not a record that is whole.
+    """
+    frames = np.empty(len(places), FRAME)
+    count = _functions.headers(data, np.ascontiguousarray(places), len(places), link, frames)
+    return frames[:count]
+
+
+def make_table(rows: Array, numbers: Array, room: int) -> Any:
+    """Return a table, for up to ``room`` rows, that finds the rows with these numbers."""
+    if not IS_NATIVE:
+        return plain.make_table(rows, numbers.tolist(), room)
+    table = np.zeros(1 << (2 * room).bit_length(), "u8")
+    hashes = np.ascontiguousarray(rows["hash"][numbers])
+    _native.fill(table, hashes, np.ascontiguousarray(numbers, "u4"), len(numbers))
+    return table
