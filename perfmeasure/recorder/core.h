@@ -443,22 +443,21 @@ static int core_account(const struct frame *frames, const __u32 *slots, size_t c
 
 /* ---- records of segments: nanosecond pcap, little endian --------------------------------------- */
 
-/* Write the frames that are to be kept as records into `out`; places[k] is where the k-th begins, counted
- * from `base`. Returns the bytes written, or -1 if a frame is not within the buffer or `out` is short. */
-static ptrdiff_t core_pack(const __u8 *data, size_t size, const struct frame *frames, const __u8 *keep,
-                           size_t count, __u64 base, __u8 *out, size_t out_size, __u64 *places)
+/* Write the frames as records into `out`; places[i] is where the i-th begins, counted from `base`. Returns
+ * the bytes written, or -1 if a frame is not within the buffer, `out` is short, or a place needs more
+ * than 32 bits. */
+static ptrdiff_t core_pack(const __u8 *data, size_t size, const struct frame *frames, size_t count,
+                           __u64 base, __u8 *out, size_t out_size, __u32 *places)
 {
     size_t i, written = 0;
 
     for (i = 0; i < count; i++) {
         __u32 captured = frames[i].captured;
 
-        if (!keep[i])
-            continue;
         if (frames[i].at > size || size - frames[i].at < captured ||
-            out_size - written < CORE_PCAP_RECORD + (size_t)captured)
+            out_size - written < CORE_PCAP_RECORD + (size_t)captured || base + written > 0xffffffff)
             return -1;
-        *places++ = base + written;
+        places[i] = base + written;
         core_put_u32(out + written, (__u32)(frames[i].ts_ns / 1000000000));
         core_put_u32(out + written + 4, (__u32)(frames[i].ts_ns % 1000000000));
         core_put_u32(out + written + 8, captured);

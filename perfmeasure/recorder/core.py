@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perfmeasure.recorder import plain
-from perfmeasure.recorder.records import FRAME, PACKET, Array
+from perfmeasure.recorder.records import FRAME, PACKET, PCAP_RECORD_BYTES, Array
 
 try:
     from perfmeasure.recorder import _native
@@ -30,7 +30,6 @@ walk_pcapng = _functions.walk_pcapng
 index_packets = _functions.index_packets
 follow = _functions.follow
 account = _functions.account
-pack = _functions.pack
 sort = _functions.sort
 
 if TYPE_CHECKING:
@@ -46,6 +45,22 @@ def decode(data: Data, frames: Array) -> Array:
     packets = np.empty(len(frames), PACKET)
     _functions.decode(data, np.ascontiguousarray(frames), len(frames), SEED, packets)
     return packets
+
+
+def pack(data: Data, frames: Array, base: int) -> tuple[Array, Array]:
+    """Return the frames as records of nanosecond pcap, uint8, and where each begins, uint32.
+
+    Args:
+        base: where the first one begins.
+
+    Raises:
+        ValueError: a frame is not within the buffer, or a place needs more than 32 bits.
+    """
+    size = int(frames["captured"].sum(dtype="u8")) + PCAP_RECORD_BYTES * len(frames)
+    out = np.empty(size, "u1")
+    places = np.empty(len(frames), "u4")
+    _functions.pack(data, np.ascontiguousarray(frames), len(frames), base, out, places)
+    return out, places
 
 
 def headers(data: Data, places: Array, link: int) -> Array:

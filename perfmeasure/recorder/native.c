@@ -279,30 +279,29 @@ static PyObject *account(PyObject *self, PyObject *args)
 static PyObject *pack(PyObject *self, PyObject *args)
 {
     struct buffers held = {.count = 0};
-    PyObject *data_object, *frames_object, *keep_object, *out_object, *places_object;
+    PyObject *data_object, *frames_object, *out_object, *places_object;
     Py_ssize_t count, written;
     unsigned long long base;
-    const __u8 *data, *keep;
+    const __u8 *data;
     const struct frame *frames;
     __u8 *out;
-    __u64 *places;
+    __u32 *places;
     size_t size, out_size;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOOnKOO", &data_object, &frames_object, &keep_object, &count, &base,
-                          &out_object, &places_object))
+    if (!PyArg_ParseTuple(args, "OOnKOO", &data_object, &frames_object, &count, &base, &out_object,
+                          &places_object))
         return NULL;
     if (!(data = take(&held, data_object, 0, 0, 1)))
         return fail(&held);
     size = length_of(&held, 1);
     if (!(frames = take(&held, frames_object, 0, count, sizeof(*frames))) ||
-        !(keep = take(&held, keep_object, 0, count, 1)) ||
         !(places = take(&held, places_object, 1, count, sizeof(*places))) ||
         !(out = take(&held, out_object, 1, 0, 1)))
         return fail(&held);
     out_size = length_of(&held, 1);
     Py_BEGIN_ALLOW_THREADS
-    written = core_pack(data, size, frames, keep, count, base, out, out_size, places);
+    written = core_pack(data, size, frames, count, base, out, out_size, places);
     Py_END_ALLOW_THREADS
     if (written < 0)
         return out_of_range(&held);

@@ -175,27 +175,25 @@ def account(
         rows["packets"][slot] += 1
 
 
-def pack(
-    data: Array, frames: Array, keep: Array, count: int, base: int, out: Array, places: Array
-) -> int:
-    """Write the frames that are kept as records of nanosecond pcap; return the bytes written.
+def pack(data: Array, frames: Array, count: int, base: int, out: Array, places: Array) -> int:
+    """Write the frames as records of nanosecond pcap; return the bytes written.
 
     Raises:
-        ValueError: a frame is not within the buffer, or ``out`` is too short.
+        ValueError: a frame is not within the buffer, ``out`` is too short, or a place needs more
+            than 32 bits.
     """
     data, out = memoryview(data), memoryview(out)
-    written = kept = 0
-    for i in np.flatnonzero(keep[:count]).tolist():
-        ts_ns, at, captured, original = frames[["ts_ns", "at", "captured", "original"]][i].item()
+    written = 0
+    fields = frames[["ts_ns", "at", "captured", "original"]][:count].tolist()
+    for i, (ts_ns, at, captured, original) in enumerate(fields):
         size = r.PCAP_RECORD_BYTES + captured
-        if at + captured > len(data) or written + size > len(out):
+        if at + captured > len(data) or written + size > len(out) or base + written >= 2**32:
             raise ValueError(_OUT_OF_RANGE)
+        places[i] = base + written
         seconds, nanoseconds = divmod(ts_ns, 10**9)
         struct.pack_into("<IIII", out, written, seconds, nanoseconds, captured, original)
         out[written + r.PCAP_RECORD_BYTES : written + size] = data[at : at + captured]
-        places[kept] = base + written
         written += size
-        kept += 1
     return written
 
 
