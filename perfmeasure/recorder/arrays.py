@@ -88,7 +88,9 @@ class Arrays(Mapping[str, Array]):
         try:
             return self._arrays[name]
         except KeyError:
-            raise InputError(str(self.path), f"no array {name}", "an index of this version") from None
+            raise InputError(
+                str(self.path), f"no array {name}", "an index of this version"
+            ) from None
 
     def __iter__(self) -> Any:
         return iter(self._arrays)

@@ -106,9 +106,7 @@ class Catalogue:
         Raises:
             InputError: the database is damaged.
         """
-        query = (
-            f"SELECT {_SUMMARY}, is_open, file_bytes, index_bytes FROM segments ORDER BY number"  # noqa: S608
-        )
+        query = f"SELECT {_SUMMARY}, is_open, file_bytes, index_bytes FROM segments ORDER BY number"  # noqa: S608
         try:
             rows = self._database.execute(query).fetchall()
         except sqlite3.Error as error:
@@ -119,7 +117,9 @@ class Catalogue:
         """Enter transfers; one that is there already is replaced."""
         with self._database:
             self._database.execute("BEGIN")
-            self._database.executemany("REPLACE INTO transfers VALUES (?, ?, ?, ?, ?, ?)", transfers)
+            self._database.executemany(
+                "REPLACE INTO transfers VALUES (?, ?, ?, ?, ?, ?)", transfers
+            )
 
     def transfers(self, column: str, value: str) -> list[Transfer]:
         """Return the transfers whose ``id`` or ``circuit`` this is, the earliest first."""

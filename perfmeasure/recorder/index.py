@@ -149,8 +149,9 @@ class OpenIndex:
             "b_port": identities["b_port"][order],
             "protocol": identities["protocol"][order],
             "tag": tag[order].astype("u2"),
-            "tags": np.stack([tags >> np.uint64(bits) & np.uint64(0xFFFF) for bits in (32, 16, 0)], 1)
-            .astype("u2"),
+            "tags": np.stack(
+                [tags >> np.uint64(bits) & np.uint64(0xFFFF) for bits in (32, 16, 0)], 1
+            ).astype("u2"),
             "bytes": rows["bytes"][order].astype("u4"),
             "starts": starts,
             "places": sorted_places,
@@ -180,7 +181,9 @@ def _numbered_addresses(identities: Array) -> tuple[dict[str, Array], list[Array
 
     Those of IPv4 come first: their numbers are places in ``addresses4``, the others' follow.
     """
-    halves = np.concatenate([address_halves(identities["a_ip"]), address_halves(identities["b_ip"])])
+    halves = np.concatenate(
+        [address_halves(identities["a_ip"]), address_halves(identities["b_ip"])]
+    )
     is_4 = is_mapped(halves)
     numbers = np.empty(len(halves), "u4")
     addresses4, numbers[is_4] = np.unique(halves[is_4, 1].astype("u4"), return_inverse=True)
@@ -253,7 +256,9 @@ class ClosedIndex:
         tag = arrays["tag"]
         tags = arrays["tags"]
         self.kind = tags[:, 0][tag]
-        self.vlan = tags[:, 1:][tag] if len(tags) > 1 else np.broadcast_to(tags[:, 1:], (len(tag), 2))
+        self.vlan = (
+            tags[:, 1:][tag] if len(tags) > 1 else np.broadcast_to(tags[:, 1:], (len(tag), 2))
+        )
 
     def ends_within(self, low: bytes, high: bytes) -> tuple[Array, Array]:
         """See `IndexView`."""

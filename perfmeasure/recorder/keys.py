@@ -105,9 +105,7 @@ class Connection:
 
     def groups(self, view: IndexView) -> Array:
         """Return which groups of the index match, bool (rows, 2)."""
-        (first_a, first_b), (second_a, second_b) = (
-            view.ends_within(end, end) for end in self.ends
-        )
+        (first_a, first_b), (second_a, second_b) = (view.ends_within(end, end) for end in self.ends)
         first, second = self.ports
         straight = first_a & second_b
         turned = first_b & second_a
@@ -168,9 +166,7 @@ def protocol_name(number: int) -> str:
     return _NAMES.get(number, str(number))
 
 
-def connection4_text(
-    protocol: int, a: tuple[bytes, int], b: tuple[bytes, int]
-) -> str:
+def connection4_text(protocol: int, a: tuple[bytes, int], b: tuple[bytes, int]) -> str:
     """Return the key of a connection as `parse_key` reads it."""
     ends = [
         f"[{address_text(ip)}]:{port}" if ip[:12] != MAPPED else f"{address_text(ip)}:{port}"
@@ -199,10 +195,14 @@ def parse_connection(words: list[str], where: str) -> Connection:
     *protocol_words, first_text, second_text = words if len(words) in (2, 3) else ["", "", "", ""]
     first, second = _end(first_text), _end(second_text)
     protocol = protocol_number(protocol_words[0]) if protocol_words else None
-    has_good_ports = first is not None and second is not None and (
-        (first[1] is None and second[1] is None)
-        if not protocol_words
-        else protocol is not None and second[1] is not None
+    has_good_ports = (
+        first is not None
+        and second is not None
+        and (
+            (first[1] is None and second[1] is None)
+            if not protocol_words
+            else protocol is not None and second[1] is not None
+        )
     )
     if first is None or second is None or not has_good_ports:
         raise UsageError(

@@ -73,9 +73,7 @@ class Levels:
 
     def covered(self) -> int:
         """Return the number above all segments that a file of the tree covers."""
-        ends = [
-            int(path.stem[2:]) + 1 << int(path.name[0]) * _BITS for path in self._files()
-        ]
+        ends = [int(path.stem[2:]) + 1 << int(path.name[0]) * _BITS for path in self._files()]
         return max(ends, default=0)
 
     def merge(self, closed: set[int], first_open: int) -> int:
@@ -108,7 +106,9 @@ class Levels:
         files = {child: Arrays(place) for child, place in children.items()}
         for family in ("4", "6"):
             lists = [arrays[f"addresses{family}"] for arrays in files.values()]
-            bits = [np.full(len(a), 1 << child, "u2") for child, a in zip(files, lists, strict=True)]
+            bits = [
+                np.full(len(a), 1 << child, "u2") for child, a in zip(files, lists, strict=True)
+            ]
             addresses, which = np.unique(np.concatenate(lists), return_inverse=True)
             merged[f"addresses{family}"] = addresses
             merged[f"bits{family}"] = np.zeros(len(addresses), "u2")
@@ -131,6 +131,9 @@ class Levels:
 def _bits(arrays: Arrays, low: bytes, high: bytes) -> int:
     first, below = address_range(arrays, low, high)
     base = len(arrays["bits4"])
-    bits4, bits6 = arrays["bits4"][first:below], arrays["bits6"][max(0, first - base) : below - base]
+    bits4, bits6 = (
+        arrays["bits4"][first:below],
+        arrays["bits6"][max(0, first - base) : below - base],
+    )
     bits = bits4 if first < base else bits6
     return int(np.bitwise_or.reduce(bits)) if len(bits) else 0

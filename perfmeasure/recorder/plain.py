@@ -155,9 +155,7 @@ def follow(
     return count, used
 
 
-def account(
-    frames: Array, slots: Array, count: int, rows: Array, used: int, keep: Array
-) -> None:
+def account(frames: Array, slots: Array, count: int, rows: Array, used: int, keep: Array) -> None:
     """Count packets into their connections, and decide by the cutoff whether each is kept.
 
     Raises:

@@ -204,7 +204,9 @@ def _turned(state: _Frames) -> Array:
 
 def hashes(packets: Array, seed: int) -> Array:
     """Return ``core_hash`` of each packet, uint64."""
-    words = np.ascontiguousarray(packets).view("u1").reshape(len(packets), r.PACKET.itemsize)[:, :32]
+    words = (
+        np.ascontiguousarray(packets).view("u1").reshape(len(packets), r.PACKET.itemsize)[:, :32]
+    )
     ports = packets["a_port"].astype("u8") << np.uint64(32)
     ports |= packets["b_port"].astype("u8") << np.uint64(16)
     ports |= packets["protocol"].astype("u8") << np.uint64(8)

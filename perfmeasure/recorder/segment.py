@@ -262,5 +262,3 @@ def _walk(data: mmap.mmap, link: int) -> Iterator[tuple[Array, int]]:
         if not count:
             return
         yield frames[:count], at
-
-

@@ -128,7 +128,8 @@ class Store:
         closed = {
             entry.summary.number: entry.summary
             for entry in entries
-            if not entry.is_open and node.may_match(entry.summary.first_ns, entry.summary.last_ns)[0]
+            if not entry.is_open
+            and node.may_match(entry.summary.first_ns, entry.summary.last_ns)[0]
         }
         wanted = node.holders(self._levels, set(closed))
         found: list[Summary] = [closed[number] for number in wanted]

@@ -185,10 +185,16 @@ class StoreWriter:
 
     def _close(self, key: tuple[str, int]) -> None:
         segment = self._open[key]
+        summary = segment.summary
+        if not summary.packets:  # its first ones could not be written
+            with self._lock:
+                del self._open[key]
+            segment.discard()
+            self._catalogue.remove(summary.number)
+            return
         index_bytes = segment.close()
         with self._lock:
             del self._open[key]
-        summary = segment.summary
         self._catalogue.put(
             summary, is_open=False, file_bytes=segment.size_bytes, index_bytes=index_bytes
         )

@@ -1,0 +1,170 @@
+"""``perfmeasure record`` and ``perfmeasure query``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from perfmeasure import jsonio
+from perfmeasure.errors import InputError, UsageError
+from perfmeasure.recorder.answer import write_answer
+from perfmeasure.recorder.capturefile import CaptureFile
+from perfmeasure.recorder.catalogue import Catalogue
+from perfmeasure.recorder.connections import Rules
+from perfmeasure.recorder.expression import parse
+from perfmeasure.recorder.keys import Connection, parse_key
+from perfmeasure.recorder.recording import DEFAULT_CLASS, Recording
+from perfmeasure.recorder.store import Counts, Store
+from perfmeasure.recorder.writer import Limits, StoreWriter
+from perfmeasure.units import format_bytes, parse_bytes, parse_seconds
+
+
+@click.command("record")
+@click.option(
+    "-r", "--read", "files", type=click.Path(path_type=Path), multiple=True, required=True,
+    metavar="FILE", help="Read this capture file, pcap or pcapng; may be given several times.",
+)  # fmt: skip
+@click.option(
+    "--store", type=click.Path(path_type=Path), required=True, metavar="DIR",
+    help="Where the packets are kept; made if it is not there.",
+)  # fmt: skip
+@click.option(
+    "--cutoff", metavar="SIZE",
+    help="Keep of each connection, both directions together, the packets that begin below this size, "
+    "such as 15 KB.",
+)  # fmt: skip
+@click.option(
+    "--connection-timeout", default="30 min", show_default=True, metavar="TIME",
+    help="A connection has ended when it was idle for longer; 0 for never.",
+)  # fmt: skip
+@click.option(
+    "--end-by-flags/--no-end-by-flags", default=True, show_default=True,
+    help="A SYN after RST, or after FIN both ways, begins a new connection.",
+)  # fmt: skip
+@click.option(
+    "--segment-size", default="256 MiB", show_default=True, metavar="SIZE",
+    help="Size at which a new file is begun.",
+)  # fmt: skip
+@click.option(
+    "--segment-time", default="10 min", show_default=True, metavar="TIME",
+    help="Time, by the packets' clock, after which a new file is begun.",
+)  # fmt: skip
+@click.option(
+    "--budget", metavar="SIZE",
+    help="Disk space of packets and indexes; the oldest files are dropped for new ones.",
+)  # fmt: skip
+def record_command(
+    files: tuple[Path, ...], store: Path, cutoff: str | None, connection_timeout: str,
+    end_by_flags: bool, segment_size: str, segment_time: str, budget: str | None,
+) -> None:  # fmt: skip
+    """Record packets: store and index them, so that `perfmeasure query` finds them."""
+    limits = Limits(
+        segment_bytes=parse_bytes(segment_size, "--segment-size"),
+        segment_seconds=parse_seconds(segment_time, "--segment-time"),
+        budget_bytes=None if budget is None else parse_bytes(budget, "--budget"),
+    )
+    rules = Rules(
+        cutoff_bytes=None if cutoff is None else parse_bytes(cutoff, "--cutoff"),
+        timeout_seconds=parse_seconds(connection_timeout, "--connection-timeout"),
+        ends_by_flags=end_by_flags,
+    )
+    writer = StoreWriter(store, {DEFAULT_CLASS: limits})
+    for message in writer.messages:
+        click.echo(f"perfmeasure: {message}", err=True)
+    try:
+        recording = Recording(writer, rules)
+        for path in files:
+            capture = CaptureFile(path)
+            for batch in capture.batches():
+                recording.add(batch.data, batch.frames)
+            for problem in capture.problems:
+                click.echo(f"perfmeasure: {problem}", err=True)
+            if left := capture.problem_count - len(capture.problems):
+                click.echo(f"perfmeasure: {path}: {left} more places like these", err=True)
+    finally:
+        writer.close()
+    done = recording.recorded
+    click.echo(
+        f"{done.packets} packets ({format_bytes(done.bytes)}) read, {done.kept_packets} "
+        f"({format_bytes(done.kept_bytes)}) kept in {store}"
+    )
+
+
+@click.command("query")
+@click.argument("expression", nargs=-1, required=True)
+@click.option(
+    "--store", "folder", type=click.Path(path_type=Path), required=True, metavar="DIR",
+    help="What perfmeasure record wrote, or is writing.",
+)  # fmt: skip
+@click.option(
+    "-w", "--write", "out", type=click.Path(path_type=Path), metavar="FILE",
+    help="Write the packets to this file: pcapng if it ends in .pcapng, else pcap.",
+)  # fmt: skip
+@click.option("--count", "is_count", is_flag=True, help="Only count the packets.")
+@click.option("--json", "is_json", is_flag=True, help="Print the counts as JSON.")
+def query_command(
+    expression: tuple[str, ...], folder: Path, out: Path | None, is_count: bool, is_json: bool
+) -> None:
+    """Find packets in a store by EXPRESSION, and count them or write them to a file.
+
+    \b
+    host ADDRESS   net ADDRESS/BITS   port NUMBER      each also after src or dst
+    proto NAME     vlan [NUMBER]      conn tcp ADDRESS:PORT ADDRESS:PORT
+    transfer ID    circuit ID
+    after TIME     before TIME        last DURATION
+    not X   X and Y   X or Y   ( X )
+
+    A TIME is Unix seconds, a date such as 2026-01-31T12:00:00Z, or "5m ago".
+    """  # noqa: D301 - click's mark for lines that are kept
+    begun = time.perf_counter()
+    if out is not None and is_count:
+        raise UsageError("--count", "given together with -w", "one of them")
+    store = Store(folder)
+    try:
+        node = parse(" ".join(expression), Resolver(store.catalogue))
+        counts = Counts()
+        if out is None:
+            counts = store.count(node)
+        else:
+            write_answer(store.packets(node, counts), out)
+    finally:
+        store.close()
+    seconds = time.perf_counter() - begun
+    for problem in store.problems:
+        click.echo(f"perfmeasure: {problem}", err=True)
+    if counts.drops:
+        click.echo(
+            f"perfmeasure: while these segments were recorded {counts.drops} packets were lost: "
+            "the answer may have gaps",
+            err=True,
+        )
+    if is_json:
+        figures = {"packets": counts.packets, "bytes": counts.bytes, "seconds": round(seconds, 6)}
+        click.echo(jsonio.compact(figures))
+    else:
+        click.echo(f"{counts.packets} packets, {counts.bytes} bytes, {seconds:.3f} s")
+
+
+class Resolver:
+    """Finds the connections of transfers and circuits in a catalogue."""
+
+    def __init__(self, catalogue: Catalogue | None) -> None:
+        self._catalogue = catalogue
+
+    def __call__(self, name: str, identifier: str) -> list[tuple[Connection, int, int]]:
+        """Return the connections, each with its first and last time; see `expression.Resolver`."""
+        column = "id" if name == "transfer" else "circuit"
+        found = self._catalogue.transfers(column, identifier) if self._catalogue else []
+        if not found:
+            raise UsageError(
+                "query", f"no {name} {identifier!r} in the catalogue", f"a {name} of this store"
+            )
+        keys = []
+        for transfer in found:
+            key = parse_key("connection4", transfer.connection4)
+            if not isinstance(key, Connection):
+                raise InputError("catalogue", f"{transfer.connection4!r}", "a connection")
+            keys.append((key, transfer.first_ns, transfer.last_ns))
+        return keys
