@@ -2,7 +2,8 @@
 
 The format is numpy's ``.npz`` without compression: a zip archive of ``.npy`` members. Ours begin at
 multiples of 64 bytes (by padding in the zip's extra field), so that they can be used where they
-lie. A member ``meta.json`` holds what is not an array.
+lie. The last member, ``meta.json``, holds what is not an array, and where each array is: a query
+opens many such files, and reading that one member is far quicker than numpy's and zip's ways.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import mmap
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from perfmeasure.recorder.records import Array
 
 _ALIGNMENT = 64
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_ENTRY = struct.Struct("<4s6H3I5H2I")
+_END = struct.Struct("<4s4H2IH")
 _PADDING_ID = 0xD935
 _META = "meta.json"
 
@@ -30,28 +33,29 @@ _META = "meta.json"
 def save(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> int:
     """Write the file, visible under its name when it is whole; return its size in bytes."""
     temporary = path.with_name(f"{path.name}.part")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    directory: dict[str, tuple[int, str, tuple[int, ...]]] = {}
+    with temporary.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
             np.lib.format.write_array(member, np.ascontiguousarray(array), version=(1, 0))
-            _add(archive, f"{name}.npy", member.getbuffer())
-        _add(archive, _META, memoryview(jsonio.canonical(dict(meta))))
+            info = zipfile.ZipInfo(f"{name}.npy")
+            begins = file.tell() + _LOCAL_HEADER.size + len(info.filename) + 4
+            padding = -begins % _ALIGNMENT
+            info.extra = struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
+            archive.writestr(info, member.getbuffer())
+            directory[name] = (file.tell() - array.nbytes, array.dtype.str, array.shape)
+        content = jsonio.canonical({**meta, "arrays": directory})
+        archive.writestr(zipfile.ZipInfo(_META), content)
     size = temporary.stat().st_size
     temporary.replace(path)
     return size
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: memoryview) -> None:
-    member = zipfile.ZipInfo(name)
-    assert archive.fp is not None
-    begins = archive.fp.tell() + _LOCAL_HEADER.size + len(name) + 4
-    padding = -begins % _ALIGNMENT
-    member.extra = struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
-    archive.writestr(member, content)
-
-
 class Arrays(Mapping[str, Array]):
     """The arrays of a file, mapped into memory and read-only.
+
+    Attributes:
+        meta: what else the file holds.
 
     Raises:
         InputError: the file is not there, or not such a file.
@@ -62,41 +66,34 @@ class Arrays(Mapping[str, Array]):
         try:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                with zipfile.ZipFile(file) as archive:
-                    self.meta: dict[str, Any] = jsonio.loads(archive.read(_META), str(path))
-                    self._arrays = {
-                        member.filename.removesuffix(".npy"): self._array(member)
-                        for member in archive.infolist()
-                        if member.filename.endswith(".npy")
-                    }
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, struct.error) as error:
+            self.meta: dict[str, Any] = jsonio.loads(self._read_meta(), str(path))
+            self._directory: dict[str, tuple[int, str, list[int]]] = self.meta.pop("arrays")
+        except (OSError, ValueError, KeyError, AttributeError, struct.error) as error:
             raise InputError(str(path), f"cannot be used ({error})", "a file of arrays") from error
 
-    def _array(self, member: zipfile.ZipInfo) -> Array:
-        at = member.header_offset
-        names = _LOCAL_HEADER.unpack_from(self._map, at)[-2:]
-        at += _LOCAL_HEADER.size + sum(names)
-        head = io.BytesIO(self._map[at : at + 256])
-        np.lib.format.read_magic(head)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(head)
-        count = int(np.prod(shape))
-        if head.tell() + count * dtype.itemsize != member.file_size:
-            raise ValueError(f"{member.filename} is {member.file_size} bytes long")
-        return np.frombuffer(self._map, dtype, count, at + head.tell()).reshape(shape)
+    def _read_meta(self) -> bytes:
+        """Return the last member. Before the zip's end stands its entry in the zip's directory."""
+        entry_at = len(self._map) - _END.size - _ENTRY.size - len(_META)
+        entry = _ENTRY.unpack_from(self._map, max(entry_at, 0))
+        name_at = entry_at + _ENTRY.size
+        if entry[0] != b"PK\x01\x02" or self._map[name_at : name_at + len(_META)] != _META.encode():
+            raise ValueError("the file's end is not as it was written")
+        size, local_at = entry[9], entry[-1]
+        begin = local_at + _LOCAL_HEADER.size + len(_META)
+        return self._map[begin : begin + size]
 
     def __getitem__(self, name: str) -> Array:
         try:
-            return self._arrays[name]
-        except KeyError:
-            raise InputError(
-                str(self.path), f"no array {name}", "an index of this version"
-            ) from None
+            at, dtype, shape = self._directory[name]
+            return np.ndarray(tuple(shape), dtype, self._map, at)
+        except (KeyError, TypeError, ValueError):
+            raise InputError(str(self.path), f"no array {name}", "an index of this version") from None
 
-    def __iter__(self) -> Any:
-        return iter(self._arrays)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._directory)
 
     def __len__(self) -> int:
-        return len(self._arrays)
+        return len(self._directory)
 
     @staticmethod
     def is_whole(path: Path) -> bool:

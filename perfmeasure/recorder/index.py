@@ -1,6 +1,7 @@
 """The index of a segment: its connections, and where the packets of each stand.
 
-A row is a connection with its VLAN numbers; a group is a row and a direction. Every key that can be
+A row is a connection with its VLAN numbers; a group is a row and a direction, and its number is twice
+the row's plus the direction. Every key that can be
 asked for (connection4, connection3, connection2, ip, port, srcip, dstip, srcport, dstport,
 protocol, VLAN) is a condition on rows and directions, so that one list of places per group answers
 them all. `OpenIndex` grows with the segment that is being written; `ClosedIndex` is the same on
@@ -19,29 +20,45 @@ from perfmeasure.recorder.arrays import Arrays
 from perfmeasure.recorder.records import IDENTITY, INDEX_ROW, MAPPED, Array
 
 _FIRST_ROOM = 1024
+_NO_ADDRESS = 2**32 - 1
+"""The number of the address of a row that has none."""
 _MAPPED_HIGH, _MAPPED_LOW = 0, 0xFFFF << 32
 
 
 class IndexView(Protocol):
     """What a query asks of an index. Arrays have one entry a row."""
 
-    protocol: Array
-    """uint8"""
-    kind: Array
-    """uint8: 0 where the packets have addresses."""
-    a_port: Array
-    b_port: Array
-    vlan: Array
-    """uint16 (rows, 2): VLAN numbers plus 1, 0 for none."""
+    @property
+    def protocol(self) -> Array:
+        """uint8"""
+
+    @property
+    def has_addresses(self) -> Array:
+        """bool: all but ARP and whatever else could not be decoded."""
+
+    @property
+    def a_port(self) -> Array:
+        """uint16"""
+
+    @property
+    def b_port(self) -> Array:
+        """uint16"""
+
+    @property
+    def vlan(self) -> Array:
+        """uint16 (rows, 2): VLAN numbers plus 1, 0 for none."""
 
     def ends_within(self, low: bytes, high: bytes) -> tuple[Array, Array]:
-        """Return for which rows the address of ``a``, and of ``b``, is in the range (inclusive)."""
+        """Return for which rows the address of ``a``, and of ``b``, is in the range (inclusive).
+
+        Rows without addresses are in none.
+        """
 
     def places(self, groups: Array) -> tuple[Array, Array]:
         """Return places (uint32, ascending) and groups of the packets of the groups.
 
         Args:
-            groups: bool (rows, 2), by row and direction.
+            groups: bool (2, rows), by direction and row.
         """
 
     def totals(self, groups: Array) -> tuple[int, int] | None:
@@ -127,7 +144,8 @@ class OpenIndex:
         """Return the arrays of the closed index."""
         rows = self._rows[: self._row_count]
         identities = _identities(rows)
-        tables, (a, b) = _numbered_addresses(identities)
+        tables, ends = _numbered_addresses(identities)
+        a, b = (np.where(identities["kind"] == 0, end, np.uint32(_NO_ADDRESS)) for end in ends)
         tags, tag = np.unique(_tags(identities), return_inverse=True)
         order = np.lexsort((identities["a_port"], b, a))
         rank = np.empty(2 * len(rows), "u4")
@@ -222,7 +240,7 @@ class OpenView:
         self._groups = groups
         self._places = places
         self.protocol = identities["protocol"]
-        self.kind = identities["kind"]
+        self.has_addresses = identities["kind"] == 0
         self.a_port = identities["a_port"]
         self.b_port = identities["b_port"]
         self.vlan = identities["vlan"]
@@ -230,13 +248,14 @@ class OpenView:
     def ends_within(self, low: bytes, high: bytes) -> tuple[Array, Array]:
         """See `IndexView`."""
         a, b = (
-            _within(address_halves(self._identities[name]), low, high) for name in ("a_ip", "b_ip")
+            _within(address_halves(self._identities[name]), low, high) & self.has_addresses
+            for name in ("a_ip", "b_ip")
         )
         return a, b
 
     def places(self, groups: Array) -> tuple[Array, Array]:
         """See `IndexView`."""
-        is_in = groups.ravel()[self._groups]
+        is_in = groups.T.ravel()[self._groups]
         return self._places[is_in], self._groups[is_in]
 
     def totals(self, groups: Array) -> tuple[int, int] | None:
@@ -253,12 +272,18 @@ class ClosedIndex:
         self.protocol = arrays["protocol"]
         self.a_port = arrays["a_port"]
         self.b_port = arrays["b_port"]
-        tag = arrays["tag"]
-        tags = arrays["tags"]
-        self.kind = tags[:, 0][tag]
-        self.vlan = (
-            tags[:, 1:][tag] if len(tags) > 1 else np.broadcast_to(tags[:, 1:], (len(tag), 2))
-        )
+
+    @property
+    def has_addresses(self) -> Array:
+        """See `IndexView`."""
+        found: Array = self._arrays["a"] != _NO_ADDRESS
+        return found
+
+    @property
+    def vlan(self) -> Array:
+        """See `IndexView`."""
+        numbers: Array = self._arrays["tags"][:, 1:][self._arrays["tag"]]
+        return numbers
 
     def ends_within(self, low: bytes, high: bytes) -> tuple[Array, Array]:
         """See `IndexView`."""
@@ -273,7 +298,7 @@ class ClosedIndex:
 
     def places(self, groups: Array) -> tuple[Array, Array]:
         """See `IndexView`."""
-        numbers = np.flatnonzero(groups)
+        numbers = _group_numbers(groups)
         starts = self._arrays["starts"]
         begins = starts[numbers].astype("i8")
         counts = starts[numbers + 1] - begins
@@ -286,6 +311,13 @@ class ClosedIndex:
 
     def totals(self, groups: Array) -> tuple[int, int] | None:
         """See `IndexView`."""
-        is_in = groups.ravel()
-        packets = np.diff(self._arrays["starts"])[is_in].sum(dtype="u8")
-        return int(packets), int(self._arrays["bytes"].ravel()[is_in].sum(dtype="u8"))
+        numbers = _group_numbers(groups)
+        starts = self._arrays["starts"]
+        packets = (starts[numbers + 1] - starts[numbers]).sum(dtype="u8")
+        return int(packets), int(self._arrays["bytes"].ravel()[numbers].sum(dtype="u8"))
+
+
+def _group_numbers(groups: Array) -> Array:
+    """Return the numbers of the groups that are set in bool (2, rows)."""
+    directions, rows = np.divmod(np.flatnonzero(groups), max(groups.shape[1], 1))
+    return 2 * rows + directions

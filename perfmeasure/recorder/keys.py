@@ -52,9 +52,9 @@ class Address:
     side: Side = Side.ANY
 
     def groups(self, view: IndexView) -> Array:
-        """Return which groups of the index match, bool (rows, 2)."""
+        """Return which groups of the index match, bool (2, rows)."""
         a, b = view.ends_within(self.low, self.high)
-        return _sided(a, b, self.side) & (view.kind == 0)[:, None]
+        return _sided(a, b, self.side)
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class Port:
     side: Side = Side.ANY
 
     def groups(self, view: IndexView) -> Array:
-        """Return which groups of the index match, bool (rows, 2)."""
+        """Return which groups of the index match, bool (2, rows)."""
         has_ports = np.isin(view.protocol, (6, 17, 132)) & ((view.a_port > 0) | (view.b_port > 0))
         found = _sided(view.a_port == self.number, view.b_port == self.number, self.side)
-        return found & has_ports[:, None]
+        return found & has_ports
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Protocol:
     number: int
 
     def groups(self, view: IndexView) -> Array:
-        """Return which groups of the index match, bool (rows, 2)."""
-        return _both((view.protocol == self.number) & (view.kind == 0))
+        """Return which groups of the index match, bool (2, rows)."""
+        return _both((view.protocol == self.number) & view.has_addresses)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Vlan:
     number: int | None
 
     def groups(self, view: IndexView) -> Array:
-        """Return which groups of the index match, bool (rows, 2)."""
+        """Return which groups of the index match, bool (2, rows)."""
         if self.number is None:
             return _both(view.vlan[:, 0] > 0)
         return _both((view.vlan == self.number + 1).any(axis=1))
@@ -104,7 +104,7 @@ class Connection:
     ports: tuple[int | None, int | None] = (None, None)
 
     def groups(self, view: IndexView) -> Array:
-        """Return which groups of the index match, bool (rows, 2)."""
+        """Return which groups of the index match, bool (2, rows)."""
         (first_a, first_b), (second_a, second_b) = (view.ends_within(end, end) for end in self.ends)
         first, second = self.ports
         straight = first_a & second_b
@@ -115,7 +115,7 @@ class Connection:
         if second is not None:
             straight = straight & (view.b_port == second)
             turned = turned & (view.a_port == second)
-        found = (straight | turned) & (view.kind == 0)
+        found = straight | turned
         if self.protocol is not None:
             found &= view.protocol == self.protocol
         return _both(found)
@@ -125,14 +125,14 @@ Key = Address | Port | Protocol | Vlan | Connection
 
 
 def _both(rows: Array) -> Array:
-    return np.repeat(rows[:, None], 2, axis=1)
+    return np.stack((rows, rows))
 
 
 def _sided(a: Array, b: Array, side: Side) -> Array:
     """Return groups from what holds of either end: direction 0 is from ``a`` to ``b``."""
     if side is Side.ANY:
         return _both(a | b)
-    return np.stack([a, b] if side is Side.SOURCE else [b, a], axis=1)
+    return np.stack((a, b) if side is Side.SOURCE else (b, a))
 
 
 # ---- as text --------------------------------------------------------------------------------------

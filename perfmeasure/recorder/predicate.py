@@ -31,7 +31,7 @@ class Node(Protocol):
     """A part of a query."""
 
     def decide(self, view: IndexView, summary: Summary) -> tuple[Array, Array]:
-        """Return which groups may match, and which do whatever the packet's time; bool (rows, 2)."""
+        """Return which groups may match, and which do whatever the packet's time; bool (2, rows)."""
 
     def matches(self, view: IndexView, groups: Array, ts_ns: Array) -> Array:
         """Return which packets match, given their groups and times."""
@@ -44,7 +44,7 @@ class Node(Protocol):
 
 
 def _filled(view: IndexView, value: bool) -> Array:  # noqa: FBT001
-    return np.full((len(view.protocol), 2), value)
+    return np.full((2, len(view.protocol)), value)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Match:
     def matches(self, view: IndexView, groups: Array, ts_ns: Array) -> Array:
         """See `Node`."""
         del ts_ns
-        found: Array = self.key.groups(view).ravel()[groups]
+        found: Array = self.key.groups(view)[groups & 1, groups >> 1]
         return found
 
     def may_match(self, first_ns: int, last_ns: int) -> tuple[bool, bool]:
@@ -192,6 +192,10 @@ class Or:
         return {number for node in self.nodes for number in node.holders(levels, candidates)}
 
 
+def _is_decided(may: Array, must: Array) -> bool:
+    return may is must or bool((may == must).all())
+
+
 def find(segment: Segment, node: Node) -> Array:
     """Return the frames of the packets of a segment that match, in the order of the file.
 
@@ -201,7 +205,7 @@ def find(segment: Segment, node: Node) -> Array:
     may, must = node.decide(segment.view, segment.summary)
     places, groups = segment.view.places(may)
     frames = segment.frames(places)
-    if not (may == must).all():
+    if not _is_decided(may, must):
         frames = frames[node.matches(segment.view, groups, frames["ts_ns"])]
     return frames
 
@@ -213,7 +217,7 @@ def count(segment: Segment, node: Node) -> tuple[int, int]:
         InputError: the index names a record that is not there.
     """
     may, must = node.decide(segment.view, segment.summary)
-    if (may == must).all() and (totals := segment.view.totals(may)) is not None:
+    if _is_decided(may, must) and (totals := segment.view.totals(may)) is not None:
         return totals
     frames = find(segment, node)
     return len(frames), int(frames["captured"].sum(dtype="u8"))
