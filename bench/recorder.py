@@ -108,7 +108,17 @@ def run(*arguments: object) -> tuple[float, float, float]:
 def bench_recording(trace: Path, folder: Path, packets: int, rounds: int, *options: str) -> Path:
     """Record the trace, and copy it, in turns."""
     store, copy = folder / "store", folder / "copy.pcap"
-    record = [sys.executable, "-m", "perfmeasure", "record", "-r", trace, "--store", store, *options]
+    record = [
+        sys.executable,
+        "-m",
+        "perfmeasure",
+        "record",
+        "-r",
+        trace,
+        "--store",
+        store,
+        *options,
+    ]
     rows = []
     for _ in range(rounds):
         copy.unlink(missing_ok=True)

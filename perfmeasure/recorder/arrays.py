@@ -87,7 +87,9 @@ class Arrays(Mapping[str, Array]):
             at, dtype, shape = self._directory[name]
             return np.ndarray(tuple(shape), dtype, self._map, at)
         except (KeyError, TypeError, ValueError):
-            raise InputError(str(self.path), f"no array {name}", "an index of this version") from None
+            raise InputError(
+                str(self.path), f"no array {name}", "an index of this version"
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._directory)
