@@ -113,6 +113,15 @@ class Catalogue:
             raise InputError(str(self._path), f"cannot be read ({error})", "a catalogue") from error
         return [Entry(Summary(*row[:8]), bool(row[8]), row[9], row[10]) for row in rows]
 
+    def closed(self, class_name: str) -> tuple[int, int, int]:
+        """Return packets, bytes on disk and the first time (ns) of a class's closed segments."""
+        query = (
+            "SELECT total(packets), total(file_bytes + index_bytes), min(first_ns) FROM segments "
+            "WHERE class_name = ? AND NOT is_open"
+        )
+        packets, size, first_ns = self._database.execute(query, (class_name,)).fetchone()
+        return int(packets), int(size), 2**63 - 1 if first_ns is None else first_ns
+
     def add_transfers(self, transfers: Iterable[Transfer]) -> None:
         """Enter transfers; one that is there already is replaced."""
         with self._database:

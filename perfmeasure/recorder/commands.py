@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import signal
 import time
 from pathlib import Path
 
@@ -10,20 +12,20 @@ import click
 from perfmeasure import jsonio
 from perfmeasure.errors import InputError, UsageError
 from perfmeasure.recorder.answer import write_answer
-from perfmeasure.recorder.capturefile import CaptureFile
 from perfmeasure.recorder.catalogue import Catalogue
-from perfmeasure.recorder.connections import Rules
+from perfmeasure.recorder.configuration import read_setup, setup_of_options
 from perfmeasure.recorder.expression import parse
 from perfmeasure.recorder.keys import Connection, parse_key
-from perfmeasure.recorder.recording import DEFAULT_CLASS, Recording
+from perfmeasure.recorder.recorder import Recorder
 from perfmeasure.recorder.store import Counts, Store
-from perfmeasure.recorder.writer import Limits, StoreWriter
-from perfmeasure.units import format_bytes, parse_bytes, parse_seconds
 
 
 @click.command("record")
 @click.option(
-    "-r", "--read", "files", type=click.Path(path_type=Path), multiple=True, required=True,
+    "-i", "--interface", metavar="IFACE", help="Record what passes this interface, until stopped.",
+)  # fmt: skip
+@click.option(
+    "-r", "--read", "files", type=click.Path(path_type=Path), multiple=True,
     metavar="FILE", help="Read this capture file, pcap or pcapng; may be given several times.",
 )  # fmt: skip
 @click.option(
@@ -31,65 +33,66 @@ from perfmeasure.units import format_bytes, parse_bytes, parse_seconds
     help="Where the packets are kept; made if it is not there.",
 )  # fmt: skip
 @click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE",
+    help="Classes and all other options, in TOML, or the original Time Machine's file.",
+)  # fmt: skip
+@click.option(
+    "-f", "--filter", "expression", metavar="EXPRESSION",
+    help="Take only packets that match, in pcap's language.",
+)  # fmt: skip
+@click.option(
     "--cutoff", metavar="SIZE",
-    help="Keep of each connection, both directions together, the packets that begin below this size, "
-    "such as 15 KB.",
+    help="Keep of each connection, both directions together, the packets that begin below this "
+    "size, such as 15 KB.",
 )  # fmt: skip
 @click.option(
-    "--connection-timeout", default="30 min", show_default=True, metavar="TIME",
-    help="A connection has ended when it was idle for longer; 0 for never.",
+    "--connection-timeout", metavar="TIME",
+    help="A connection has ended when it was idle for longer, 30 min by default; 0 for never.",
 )  # fmt: skip
 @click.option(
-    "--end-by-flags/--no-end-by-flags", default=True, show_default=True,
-    help="A SYN after RST, or after FIN both ways, begins a new connection.",
+    "--end-by-flags/--no-end-by-flags", default=None,
+    help="A SYN after RST, or after FIN both ways, begins a new connection; by default it does.",
 )  # fmt: skip
 @click.option(
-    "--segment-size", default="256 MiB", show_default=True, metavar="SIZE",
-    help="Size at which a new file is begun.",
+    "--segment-size", metavar="SIZE",
+    help="Size at which a new file is begun, 256 MiB by default.",
 )  # fmt: skip
 @click.option(
-    "--segment-time", default="10 min", show_default=True, metavar="TIME",
-    help="Time, by the packets' clock, after which a new file is begun.",
+    "--segment-time", metavar="TIME",
+    help="Time, by the packets' clock, after which a new file is begun, 10 min by default.",
 )  # fmt: skip
 @click.option(
     "--budget", metavar="SIZE",
     help="Disk space of packets and indexes; the oldest files are dropped for new ones.",
 )  # fmt: skip
 def record_command(
-    files: tuple[Path, ...], store: Path, cutoff: str | None, connection_timeout: str,
-    end_by_flags: bool, segment_size: str, segment_time: str, budget: str | None,
+    *, interface: str | None, files: tuple[Path, ...], store: Path, config: Path | None,
+    expression: str | None, **options: str | bool | None,
 ) -> None:  # fmt: skip
     """Record packets: store and index them, so that `perfmeasure query` finds them."""
-    limits = Limits(
-        segment_bytes=parse_bytes(segment_size, "--segment-size"),
-        segment_seconds=parse_seconds(segment_time, "--segment-time"),
-        budget_bytes=None if budget is None else parse_bytes(budget, "--budget"),
-    )
-    rules = Rules(
-        cutoff_bytes=None if cutoff is None else parse_bytes(cutoff, "--cutoff"),
-        timeout_seconds=parse_seconds(connection_timeout, "--connection-timeout"),
-        ends_by_flags=end_by_flags,
-    )
-    writer = StoreWriter(store, {DEFAULT_CLASS: limits})
-    for message in writer.messages:
-        click.echo(f"perfmeasure: {message}", err=True)
+    given = {name: value for name, value in options.items() if value is not None}
+    if config is not None and given:
+        names = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UsageError("--config", f"given together with {names}", "either")
+    setup = read_setup(config) if config is not None else setup_of_options(given)
+    if expression is not None:
+        setup = dataclasses.replace(setup, filter=expression)
+    interface = interface or (None if files else setup.interface)
+    if bool(files) == bool(interface):
+        raise UsageError(
+            "perfmeasure record", "both -i and -r" if files else "no source", "either -i or -r"
+        )
+    recorder = Recorder(store, setup, lambda text: click.echo(f"perfmeasure: {text}", err=True))
     try:
-        recording = Recording(writer, rules)
-        for path in files:
-            capture = CaptureFile(path)
-            for batch in capture.batches():
-                recording.add(batch.data, batch.frames)
-            for problem in capture.problems:
-                click.echo(f"perfmeasure: {problem}", err=True)
-            if left := capture.problem_count - len(capture.problems):
-                click.echo(f"perfmeasure: {path}: {left} more places like these", err=True)
+        if interface:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: recorder.stop())
+            recorder.capture(interface)
+        else:
+            recorder.read(files)
     finally:
-        writer.close()
-    done = recording.recorded
-    click.echo(
-        f"{done.packets} packets ({format_bytes(done.bytes)}) read, {done.kept_packets} "
-        f"({format_bytes(done.kept_bytes)}) kept in {store}"
-    )
+        recorder.close()
+    click.echo(recorder.summary())
 
 
 @click.command("query")

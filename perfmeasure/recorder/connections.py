@@ -7,6 +7,7 @@ begin a new one, with a cutoff of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,16 +27,13 @@ _FIRST_ROOM = 4096
 
 @dataclass(frozen=True)
 class Rules:
-    """When connections end, and what is kept of those that begin.
+    """When connections end.
 
     Attributes:
-        cutoff_bytes: a packet is kept while the bytes of its connection before it, both directions
-            together, are below this; None keeps all.
         timeout_seconds: of inactivity, after which a connection has ended; 0 for never.
         ends_by_flags: whether RST, or FIN in both directions, ends a connection.
     """
 
-    cutoff_bytes: int | None = None
     timeout_seconds: float = 1800.0
     ends_by_flags: bool = True
 
@@ -49,11 +47,16 @@ class Connections:
 
     Args:
         rules: what holds for all.
+        catch_up: is called with the slot of a connection with the bit `IN_KERNEL` that seems to have
+            been idle for too long. It brings the row up to date and takes the bit away.
         max_connections: above which those that were idle longest are forgotten: their packets would
             then begin a new connection.
     """
 
-    def __init__(self, rules: Rules, max_connections: int = 1 << 20) -> None:
+    def __init__(
+        self, rules: Rules, catch_up: Callable[[int], None], max_connections: int = 1 << 20
+    ) -> None:
+        self._catch_up = catch_up
         self._rules = rules
         self._max = max_connections
         self._rows = np.zeros(_FIRST_ROOM, CONNECTION)
@@ -70,12 +73,10 @@ class Connections:
 
         Returns:
             Slots (uint32, `NO_SLOT` for packets without addresses), and the first slot of the
-            connections that have begun: all from there on are new.
+            connections that have begun: all from there on are new, and have no cutoff yet. A new one
+            has the bit `IN_KERNEL` if the kernel's table still has an entry of the one before.
         """
-        if self._used > self._max:
-            self.forget()
         rules = self._rules
-        cutoff = NO_CUTOFF if rules.cutoff_bytes is None else rules.cutoff_bytes
         slots = np.empty(len(frames), "u4")
         first_new = self._used
         done = 0
@@ -89,12 +90,15 @@ class Connections:
                 self._used,
                 round(rules.timeout_seconds * 1e9),
                 rules.ends_by_flags,
-                cutoff,
+                NO_CUTOFF,
                 slots[done:],
             )
             done += count
             if done == len(frames):
                 return slots, first_new
+            if self._used < len(self._rows):
+                self._catch_up(int(slots[done]))
+                continue
             rows = np.zeros(2 * len(self._rows), CONNECTION)
             rows[: self._used] = self._rows[: self._used]
             self._set(rows, self._used)
@@ -113,8 +117,17 @@ class Connections:
         )
         return int(found[0]) if len(found) else None
 
-    def forget(self) -> None:
-        """Forget connections that have ended, and more if there are too many; renumbers slots."""
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to `forget`."""
+        return self._used > self._max
+
+    def forget(self) -> Array:
+        """Forget connections that have ended, and more if there are too many; renumbers slots.
+
+        Returns:
+            The rows that are no more.
+        """
         rows = self.table
         idle_ns = rows["last_ns"].max(initial=0) - rows["last_ns"]
         is_kept = rows["state"] & ENDED == 0
@@ -128,6 +141,8 @@ class Connections:
         fresh = np.zeros(room, CONNECTION)
         fresh[: len(kept)] = rows[kept]
         self._set(fresh, len(kept))
+        gone = np.delete(rows, kept)
+        return gone
 
     def _set(self, rows: Array, used: int) -> None:
         self._rows, self._used = rows, used

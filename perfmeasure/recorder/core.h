@@ -68,6 +68,7 @@ enum connection_state {
     CONNECTION_NO_CUTOFF = 16, /* suspended for this connection */
     CONNECTION_NO_TIMEOUT = 32,
     CONNECTION_ENDED = 64, /* another row has begun anew with this identity */
+    CONNECTION_IN_KERNEL = 128, /* the kernel's table has an entry of this identity; `last_ns` may be old */
 };
 
 struct connection {
@@ -198,6 +199,76 @@ static size_t core_walk_pcapng(const __u8 *data, size_t size, size_t *at, int is
         place += length;
     }
     *at = place;
+    return count;
+}
+
+enum {
+    RING_BLOCK_HEADER = 48, /* struct tpacket_block_desc */
+    RING_FRAME_HEADER = 48, /* struct tpacket3_hdr */
+    RING_ADDRESS = 20,      /* struct sockaddr_ll, which follows */
+    RING_TAG = 4,
+    RING_TAG_VALID = 1 << 4,
+    RING_TAG_TYPE_VALID = 1 << 6,
+};
+
+static inline __u32 core_own_u32(const __u8 *at)
+{
+    __u32 word;
+
+    memcpy(&word, at, sizeof(word));
+    return word;
+}
+
+/* All frames of a block of an AF_PACKET ring (TPACKET_V3). A VLAN tag that the card took out of a frame is
+ * put back, in the block, so that the frame is as on the wire. Returns their number, or -1 if the block is
+ * none, or has more than `room`. */
+static ptrdiff_t core_walk_ring(__u8 *block, size_t size, __u32 link, struct frame *frames, size_t room)
+{
+    size_t count, i, place;
+
+    if (size < RING_BLOCK_HEADER)
+        return -1;
+    count = core_own_u32(block + 12);
+    place = core_own_u32(block + 16);
+    if (count > room)
+        return -1;
+    for (i = 0; i < count; i++) {
+        const __u8 *header = block + place;
+        __u32 captured, original, status;
+        __u16 mac, tag_type = PACKET_TYPE_TAG;
+        size_t at;
+
+        if (place > size || size - place < RING_FRAME_HEADER)
+            return -1;
+        captured = core_own_u32(header + 12);
+        original = core_own_u32(header + 16);
+        status = core_own_u32(header + 20);
+        memcpy(&mac, header + 24, sizeof(mac));
+        if (size - place < mac || size - place - mac < captured)
+            return -1;
+        at = place + mac;
+        if (status & RING_TAG_VALID && link == LINK_ETHERNET && captured >= 12 &&
+            mac >= RING_FRAME_HEADER + RING_ADDRESS + RING_TAG) {
+            if (status & RING_TAG_TYPE_VALID)
+                memcpy(&tag_type, header + 36, sizeof(tag_type));
+            at -= RING_TAG;
+            captured += RING_TAG;
+            original += RING_TAG;
+            memmove(block + at, block + at + RING_TAG, 12);
+            block[at + 12] = tag_type >> 8;
+            block[at + 13] = tag_type;
+            block[at + 14] = core_own_u32(header + 32) >> 8;
+            block[at + 15] = core_own_u32(header + 32);
+        }
+        frames[i] = (struct frame){
+            .ts_ns = (__s64)core_own_u32(header + 4) * 1000000000 + core_own_u32(header + 8),
+            .at = at,
+            .captured = captured > CORE_MAX_CAPTURED ? CORE_MAX_CAPTURED : captured,
+            .original = original,
+            .link = link,
+        };
+        place += core_own_u32(header);
+    }
     return count;
 }
 
@@ -350,21 +421,27 @@ struct follow_rules {
     __u64 cutoff;       /* of connections that begin */
 };
 
+static inline int core_is_late(const struct connection *row, __s64 ts_ns, const struct follow_rules *rules)
+{
+    return rules->timeout_ns && !(row->state & CONNECTION_NO_TIMEOUT) &&
+           ts_ns - row->last_ns > rules->timeout_ns;
+}
+
 static inline int core_has_ended(const struct connection *row, const struct packet *packet, __s64 ts_ns,
                                  const struct follow_rules *rules)
 {
     const __u8 both = CONNECTION_FIN_A | CONNECTION_FIN_B;
 
-    if (rules->timeout_ns && !(row->state & CONNECTION_NO_TIMEOUT) &&
-        ts_ns - row->last_ns > rules->timeout_ns)
+    if (core_is_late(row, ts_ns, rules))
         return 1;
     return rules->ends_by_flags && ((row->state & CONNECTION_RST) || (row->state & both) == both) &&
            (packet->tcp_flags & (PACKET_SYN | PACKET_ACK)) == PACKET_SYN;
 }
 
 /* Find or begin the connection of each packet; slots[i] is its row, or CORE_NONE for packets that have
- * no addresses. A connection that begins anew has a new row; the old one stays, found no more. Stops like
- * core_index. */
+ * no addresses. A connection that begins anew has a new row; the old one stays, found no more, and its
+ * CONNECTION_IN_KERNEL goes over to the new one. Stops like core_index; and before a packet that would end
+ * by inactivity a connection that the kernel has seen more of, whose row is then in slots[i]. */
 static size_t core_follow(const struct packet *packets, const struct frame *frames, size_t count,
                           struct table table, struct connection *rows, size_t *row_count, size_t room,
                           const struct follow_rules *rules, __u32 *slots)
@@ -393,16 +470,24 @@ static size_t core_follow(const struct packet *packets, const struct frame *fram
                 break;
             row = NULL;
         }
+        if (row && row->state & CONNECTION_IN_KERNEL && core_is_late(row, frames[i].ts_ns, rules)) {
+            slots[i] = (__u32)entry - 1;
+            return i;
+        }
         if (!row || core_has_ended(row, packet, frames[i].ts_ns, rules)) {
+            __u8 state = packet->direction ? CONNECTION_FROM_B : 0;
+
             if (*row_count == room)
                 return i;
-            if (row)
-                row->state |= CONNECTION_ENDED;
+            if (row) {
+                state |= row->state & CONNECTION_IN_KERNEL;
+                row->state = (row->state & ~CONNECTION_IN_KERNEL) | CONNECTION_ENDED;
+            }
             row = &rows[*row_count];
             memset(row, 0, sizeof(*row));
             memcpy(row->identity, packet, CORE_CONNECTION_IDENTITY);
             row->hash = hash;
-            row->state = packet->direction ? CONNECTION_FROM_B : 0;
+            row->state = state;
             row->first_ns = row->last_ns = frames[i].ts_ns;
             row->cutoff = rules->cutoff;
             table.entries[place] = entry = core_entry(hash, (*row_count)++);

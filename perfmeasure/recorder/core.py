@@ -36,6 +36,19 @@ if TYPE_CHECKING:
     Data = bytes | bytearray | memoryview | Array
 
 
+def walk_ring(block: Array, link: int) -> Array:
+    """Return the frames of a block of an AF_PACKET ring (uint8, writable), dtype `FRAME`.
+
+    A VLAN tag that the card took out of a frame is put back, in the block.
+
+    Raises:
+        ValueError: it is no such block.
+    """
+    frames = np.empty(int(block[12:16].view("u4")[0]), FRAME)
+    _functions.walk_ring(block, link, frames)
+    return frames
+
+
 def decode(data: Data, frames: Array) -> Array:
     """Return what was decoded of each frame of the buffer, dtype `PACKET`.
 

@@ -111,6 +111,33 @@ static PyObject *walk_pcapng(PyObject *self, PyObject *args)
     return Py_BuildValue("nni", (Py_ssize_t)count, (Py_ssize_t)at, (int)stop);
 }
 
+static PyObject *walk_ring(PyObject *self, PyObject *args)
+{
+    struct buffers held = {.count = 0};
+    PyObject *block_object, *frames_object;
+    unsigned int link;
+    __u8 *block;
+    struct frame *frames;
+    size_t size;
+    ptrdiff_t count;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OIO", &block_object, &link, &frames_object))
+        return NULL;
+    if (!(block = take(&held, block_object, 1, 0, 1)))
+        return fail(&held);
+    size = length_of(&held, 1);
+    if (!(frames = take(&held, frames_object, 1, 0, sizeof(*frames))))
+        return fail(&held);
+    Py_BEGIN_ALLOW_THREADS
+    count = core_walk_ring(block, size, link, frames, length_of(&held, sizeof(*frames)));
+    Py_END_ALLOW_THREADS
+    if (count < 0)
+        return out_of_range(&held);
+    release(&held);
+    return PyLong_FromSsize_t(count);
+}
+
 static PyObject *decode(PyObject *self, PyObject *args)
 {
     struct buffers held = {.count = 0};
@@ -367,6 +394,7 @@ static PyObject *sort(PyObject *self, PyObject *args)
 static PyMethodDef methods[] = {
     {"walk_pcap", walk_pcap, METH_VARARGS, "Walk records of pcap."},
     {"walk_pcapng", walk_pcapng, METH_VARARGS, "Walk a run of enhanced packet blocks."},
+    {"walk_ring", walk_ring, METH_VARARGS, "Walk a block of an AF_PACKET ring."},
     {"decode", decode, METH_VARARGS, "Decode frames."},
     {"fill", fill, METH_VARARGS, "Enter rows into an empty table."},
     {"index_packets", index_packets, METH_VARARGS, "Count packets into the rows of an index."},

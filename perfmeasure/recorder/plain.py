@@ -18,11 +18,14 @@ from perfmeasure.recorder.records import Array
 
 __all__ = [
     "account", "decode", "follow", "headers", "index_packets", "make_table", "pack", "sort",
-    "walk_pcap", "walk_pcapng",
+    "walk_pcap", "walk_pcapng", "walk_ring",
 ]  # fmt: skip
 
 Table = dict[bytes, int]
 _OUT_OF_RANGE = "a number in a buffer is out of range"
+_RING_BLOCK_BYTES, _RING_ADDRESS_BYTES, _TAG_BYTES = 48, 20, 4
+_RING_FRAME = struct.Struct("=6IH6xIH10x")
+_TAG_VALID, _TAG_TYPE_VALID = 1 << 4, 1 << 6
 _SYN, _RST, _FIN, _ACK = 2, 4, 1, 16
 
 
@@ -80,6 +83,40 @@ def walk_pcapng(
         count += 1
 
 
+def walk_ring(block: Array, link: int, frames: Array) -> int:
+    """Find the frames of a block of a ring; put VLAN tags back that the card took out.
+
+    Raises:
+        ValueError: it is no such block, or has more frames than there is room for.
+    """
+    if len(block) < _RING_BLOCK_BYTES:
+        raise ValueError(_OUT_OF_RANGE)
+    count, place = struct.unpack_from("=II", block, 12)
+    if count > len(frames):
+        raise ValueError(_OUT_OF_RANGE)
+    for i in range(count):
+        if place + _RING_FRAME.size > len(block):
+            raise ValueError(_OUT_OF_RANGE)
+        following, seconds, nanoseconds, captured, original, status, mac, tci, tag_type = (
+            _RING_FRAME.unpack_from(block, place)
+        )
+        at = place + mac
+        if at + captured > len(block):
+            raise ValueError(_OUT_OF_RANGE)
+        has_room = mac >= _RING_FRAME.size + _RING_ADDRESS_BYTES + _TAG_BYTES
+        if status & _TAG_VALID and link == r.LINK_ETHERNET and captured >= 12 and has_room:
+            at -= _TAG_BYTES
+            captured += _TAG_BYTES
+            original += _TAG_BYTES
+            block[at : at + 12] = block[at + _TAG_BYTES : at + _TAG_BYTES + 12].copy()
+            tag_type = tag_type if status & _TAG_TYPE_VALID else 0x8100
+            struct.pack_into(">HH", block, at + 12, tag_type, tci & 0xFFFF)
+        ts_ns = seconds * 10**9 + nanoseconds
+        frames[i] = (ts_ns, at, min(captured, r.MAX_CAPTURED_BYTES), original, link, 0, b"")
+        place += following
+    return int(count)
+
+
 def make_table(rows: Array, numbers: Iterable[int], room: int) -> Table:
     """Return a table of the rows with these numbers."""
     del room  # a dictionary grows
@@ -113,11 +150,13 @@ def index_packets(
     return count, used
 
 
-def _has_ended(row: Array, flags: int, ts_ns: int, timeout_ns: int, ends_by_flags: bool) -> bool:
+def _is_late(row: Array, ts_ns: int, timeout_ns: int) -> bool:
+    is_suspended = bool(row["state"] & r.TIMEOUT_SUSPENDED)
+    return timeout_ns > 0 and not is_suspended and ts_ns - int(row["last_ns"]) > timeout_ns
+
+
+def _is_closed(row: Array, flags: int, ends_by_flags: bool) -> bool:
     state = int(row["state"])
-    idle_ns = ts_ns - int(row["last_ns"])
-    if timeout_ns and not state & r.TIMEOUT_SUSPENDED and idle_ns > timeout_ns:
-        return True
     is_closed = state & r.RST or state & (r.FIN_A | r.FIN_B) == r.FIN_A | r.FIN_B
     return bool(ends_by_flags and is_closed and flags & (_SYN | _ACK) == _SYN)
 
@@ -135,13 +174,18 @@ def follow(
         ts_ns, flags = int(frames["ts_ns"][i]), int(packet["tcp_flags"])
         direction = int(packet["direction"])
         number = table.get(identity)
-        if number is None or _has_ended(rows[number], flags, ts_ns, timeout_ns, ends_by_flags):
+        is_late = number is not None and _is_late(rows[number], ts_ns, timeout_ns)
+        if is_late and rows["state"][number] & r.IN_KERNEL:
+            slots[i] = number
+            return i, used
+        if number is None or is_late or _is_closed(rows[number], flags, ends_by_flags):
             if used == len(rows):
                 return i, used
-            if number is not None:
-                rows["state"][number] |= r.ENDED
-            number = table[identity] = used
             state = r.FROM_B if direction else 0
+            if number is not None:
+                state |= int(rows["state"][number]) & r.IN_KERNEL
+                rows["state"][number] = rows["state"][number] & ~np.uint8(r.IN_KERNEL) | r.ENDED
+            number = table[identity] = used
             rows[number] = (
                 np.void(identity), state, 0, packet["hash"], ts_ns, ts_ns, 0, cutoff, 0, 0,
             )  # fmt: skip

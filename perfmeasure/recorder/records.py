@@ -50,6 +50,7 @@ NO_SLOT = 2**32 - 1
 """The slot of a packet that has no addresses, and so no connection."""
 
 FIN_A, FIN_B, RST, FROM_B, CUTOFF_SUSPENDED, TIMEOUT_SUSPENDED, ENDED = 1, 2, 4, 8, 16, 32, 64
+IN_KERNEL = 128
 """Bits of a connection's ``state``."""
 
 WALK_MORE, WALK_FULL, WALK_OTHER = 0, 1, 2

@@ -65,6 +65,24 @@ class Limits:
             raise UsageError("segment time", f"{self.segment_seconds} s", "more than 0")
 
 
+@dataclass
+class Usage:
+    """What there is of a class: in open segments, and in closed ones. Times are Unix ns.
+
+    Attributes:
+        open_rows: connections in the indexes of the open segments.
+        open_first_ns: of the first packet; far in the future where there is none.
+    """
+
+    open_packets: int = 0
+    open_bytes: int = 0
+    open_rows: int = 0
+    open_first_ns: int = 2**63 - 1
+    closed_packets: int = 0
+    closed_bytes: int = 0
+    closed_first_ns: int = 2**63 - 1
+
+
 class StoreWriter:
     """The one writer of a store. Its methods are called from one thread, except `views`.
 
@@ -74,6 +92,7 @@ class StoreWriter:
 
     Attributes:
         messages: what had to be put in order at the start.
+        stored: packets and captured bytes that were written since, by class.
 
     Raises:
         MeasurementError: another recorder writes to it, or it cannot be written.
@@ -83,6 +102,7 @@ class StoreWriter:
         self.folder = folder
         self._limits = defaultdict(Limits, limits or {})
         self._open: dict[tuple[str, int], SegmentWriter] = {}
+        self.stored: dict[str, Array] = defaultdict(lambda: np.zeros(2, "u8"))
         self._lock = threading.Lock()
         self._held = contextlib.ExitStack()
         self._held.enter_context(prefix_lock(folder, "recorder", "--store"))
@@ -158,6 +178,8 @@ class StoreWriter:
             if count:
                 part = slice(done, done + count)
                 segment.append(data, frames[part], packets[part])
+                captured = frames["captured"][part].sum(dtype="u8")
+                self.stored[class_name] += np.array([count, captured], "u8")
                 done += count
                 written = int(ends[done - 1])
             if done < len(frames):
@@ -201,11 +223,25 @@ class StoreWriter:
         self._count_closed(summary, segment.size_bytes + index_bytes)
         self._merge()
 
-    def rotate(self, before_ns: int | None = None) -> None:
-        """Close the open segments whose first packet is before this Unix time, or all of them."""
+    def rotate(self, now_ns: int | None = None) -> None:
+        """Close the open segments whose time is over at this Unix time, or all of them."""
         for key, segment in list(self._open.items()):
-            if before_ns is None or segment.summary.first_ns < before_ns:
+            length_ns = round(self._limits[key[0]].segment_seconds * 1e9)
+            if now_ns is None or segment.summary.first_ns + length_ns <= now_ns:
                 self._close(key)
+
+    def usage(self, class_name: str) -> Usage:
+        """Return how much there is of a class."""
+        usage = Usage()
+        for (name, _), segment in self._open.items():
+            if name == class_name and (summary := segment.summary).packets:
+                usage.open_packets += summary.packets
+                usage.open_bytes += segment.size_bytes
+                usage.open_rows += segment.index.row_count
+                usage.open_first_ns = min(usage.open_first_ns, summary.first_ns)
+        closed = self._catalogue.closed(class_name)
+        usage.closed_packets, usage.closed_bytes, usage.closed_first_ns = closed
+        return usage
 
     def _merge(self) -> None:
         first_open = min((s.summary.number for s in self._open.values()), default=self._next)
