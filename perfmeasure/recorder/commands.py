@@ -32,7 +32,7 @@ from perfmeasure.units import format_bytes, parse_bytes, parse_seconds
 )  # fmt: skip
 @click.option(
     "--cutoff", metavar="SIZE",
-    help="Keep of each connection, both directions together, the packets that begin below this size, "
+    help="Keep the packets of a connection, both directions together, that begin below this size, "
     "such as 15 KB.",
 )  # fmt: skip
 @click.option(
@@ -55,7 +55,7 @@ from perfmeasure.units import format_bytes, parse_bytes, parse_seconds
     "--budget", metavar="SIZE",
     help="Disk space of packets and indexes; the oldest files are dropped for new ones.",
 )  # fmt: skip
-def record_command(
+def record_command(  # noqa: PLR0917 - click calls it, by name
     files: tuple[Path, ...], store: Path, cutoff: str | None, connection_timeout: str,
     end_by_flags: bool, segment_size: str, segment_time: str, budget: str | None,
 ) -> None:  # fmt: skip

@@ -1,7 +1,7 @@
 """Keys of the indexes as people write them, and as conditions on rows and directions of an index.
 
-The names and the grammar are the original Time Machine's: ``connection4 "tcp 1.2.3.4:80 5.6.7.8:88"``
-(the order of the ends does not matter, but each port stays with its address), ``connection3
+The names and the grammar are the original Time Machine's: ``connection4 "tcp 1.2.3.4:80
+5.6.7.8:88"`` (the order of the ends does not matter, but each port stays with its address), ``connection3
 "tcp 1.2.3.4 5.6.7.8:80"`` (the port is the second address's), ``connection2 "1.2.3.4 5.6.7.8"``,
 ``ip "1.2.3.4"``. IPv6 stands in brackets: ``[2001:db8::1]:80``; alone it may do without. Beside
 them ``srcip``, ``dstip``, ``port``, ``srcport`` and ``dstport``.
@@ -135,7 +135,7 @@ def _sided(a: Array, b: Array, side: Side) -> Array:
     return np.stack((a, b) if side is Side.SOURCE else (b, a))
 
 
-# ---- as text --------------------------------------------------------------------------------------
+# ---- as text ------------------------------------------------------------------------------------
 
 
 def address_bytes(text: str) -> bytes | None:

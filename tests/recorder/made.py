@@ -97,7 +97,9 @@ def pcap(
     for ts_ns, frame in packets:
         kept = frame[:snap] if snap else frame
         fraction = ts_ns % 10**9 // (1 if is_ns else 1000)
-        out.append(struct.pack(f"{order}IIII", ts_ns // 10**9, fraction, len(kept), len(frame)) + kept)
+        out.append(
+            struct.pack(f"{order}IIII", ts_ns // 10**9, fraction, len(kept), len(frame)) + kept
+        )
     return b"".join(out)
 
 
@@ -170,7 +172,10 @@ def fields(frame: bytes) -> Fields:
     kind, at = int.from_bytes(frame[at : at + 2], "big"), at + 2
     if kind == 0x0800:
         src, dst = (str(ipaddress.IPv4Address(frame[at + o : at + o + 4])) for o in (12, 16))
-        protocol, has_ports = frame[at + 9], not int.from_bytes(frame[at + 6 : at + 8], "big") & 8191
+        protocol, has_ports = (
+            frame[at + 9],
+            not int.from_bytes(frame[at + 6 : at + 8], "big") & 8191,
+        )
         at += (frame[at] & 15) * 4
     elif kind == 0x86DD:
         src, dst = (str(ipaddress.IPv6Address(frame[at + o : at + o + 16])) for o in (8, 24))

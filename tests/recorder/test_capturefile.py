@@ -76,7 +76,9 @@ def test_a_time_that_no_segment_can_hold_leaves_the_frame_out(tmp_path: Path) ->
     assert "2 frames left out" in problems[0]
 
 
-@pytest.mark.parametrize("content", [b"", b"\xd4\xc3\xb2\xa1", b"no capture at all, but text\n" * 9])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xd4\xc3\xb2\xa1", b"no capture at all, but text\n" * 9]
+)
 def test_what_is_no_capture_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)

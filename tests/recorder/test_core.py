@@ -71,7 +71,9 @@ def test_both_walk_alike(order: str) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_both_walk_blocks_alike(order: str) -> None:
-    blocks = [made.enhanced(i % 3, 2**40 + i, p.frame, order) for i, p in enumerate(made.trace(6, 99))]
+    blocks = [
+        made.enhanced(i % 3, 2**40 + i, p.frame, order) for i, p in enumerate(made.trace(6, 99))
+    ]
     data = bytearray(b"".join(blocks))
     rng = random.Random(7)
     for _ in range(300):
@@ -114,7 +116,9 @@ def test_both_follow_and_cut_alike(cutoff: int, timeout_ns: int, by_flags: bool)
         ends = [("10.0.0.1", 80), ("10.0.0.2", rng.randrange(1024, 1030))]
         rng.shuffle(ends)
         packets_made.append(
-            made.Timed(ts_ns, made.ethernet(made.tcp(*ends[0], *ends[1], rng.randrange(900), flags)))
+            made.Timed(
+                ts_ns, made.ethernet(made.tcp(*ends[0], *ends[1], rng.randrange(900), flags))
+            )
         )
     data = made.pcap(packets_made)
     frames = frames_of(data)
@@ -239,7 +243,10 @@ def test_no_mutated_record_is_read_past_its_end(
         capture.write_bytes(content)
         records = 50_000 if is_long else 2_000
         ran = subprocess.run(
-            [fuzzer, capture, str(records), str(number)], capture_output=True, text=True, timeout=900
+            [fuzzer, capture, str(records), str(number)],
+            capture_output=True,
+            text=True,
+            timeout=900,
         )
         assert ran.returncode == 0, ran.stderr
         assert int(ran.stdout) >= records

@@ -109,14 +109,18 @@ def test_a_damaged_block_is_left_out_and_named(block: bytes, message: str, tmp_p
         (made.block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 2, 0, -1)), "version"),
     ],
 )
-def test_what_cannot_be_read_on_ends_the_reading(block: bytes, message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_on_ends_the_reading(
+    block: bytes, message: str, tmp_path: Path
+) -> None:
     begin = made.section() + made.interface(1) + made.enhanced(0, 5, FRAME)
     found, problems = read(tmp_path / "x.pcapng", begin + block)
     assert found == [(5000, 1, FRAME)]
     assert message in problems[0]
 
 
-@pytest.mark.parametrize("per_second", [1, 10**3, 10**6, 10**9, 10**10, 2**32, 2**50, 10**12, 10**100])
+@pytest.mark.parametrize(
+    "per_second", [1, 10**3, 10**6, 10**9, 10**10, 2**32, 2**50, 10**12, 10**100]
+)
 @pytest.mark.parametrize("offset", [0, 1_700_000_000, -5])
 def test_times_are_exact_for_every_resolution(per_second: int, offset: int) -> None:
     interface = Interface(1, 0, per_second, offset)

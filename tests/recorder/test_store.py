@@ -316,7 +316,7 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
-# ---- against tshark -------------------------------------------------------------------------------
+# ---- against tshark -----------------------------------------------------------------------------
 
 FIELDS = (
     "frame.number", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.srcport", "tcp.dstport",
@@ -381,7 +381,9 @@ def test_made_captures_of_every_link_agree_with_tshark(
 def captures() -> list[Any]:
     folder = os.environ.get("PERFMEASURE_CAPTURES", "")
     found = sorted(path for path in Path(folder).iterdir() if path.is_file()) if folder else []
-    return found or [pytest.param(Path(), marks=pytest.mark.skip("PERFMEASURE_CAPTURES names none"))]
+    return found or [
+        pytest.param(Path(), marks=pytest.mark.skip("PERFMEASURE_CAPTURES names none"))
+    ]
 
 
 @pytest.mark.parametrize("path", captures(), ids=lambda path: path.name)
