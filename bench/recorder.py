@@ -2,15 +2,13 @@
 
 The trace has a fixed seed: packets of 630 bytes in the mean over 100,000 connections whose sizes
 follow Zipf's law with exponent 0.9, TCP over IPv4, interleaved at random. Recording is timed
-against `cp` of the same file in the same run, alternating. `--packets` and `--store` change size and
-place; the store is left there if it is named.
+against `cp` of the same file in the same run, alternating. `--folder` keeps what was made.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -94,14 +92,12 @@ def records(rng: np.random.Generator, ends: dict[str, Array], which: Array, begi
 
 def run(*arguments: object) -> tuple[float, float, float]:
     """Run a program; return its wall time, its CPU time and its peak memory in MB."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.perf_counter()
     process = subprocess.Popen(list(map(str, arguments)), stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, arguments
-    del before
     return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
@@ -174,19 +170,17 @@ def bench_queries(store: Path, which: Array, rounds: int) -> None:
                 found = reader.count(node).packets
             else:
                 found = sum(
-                    sum(len(bytes(s.record(f))) > 0 for s, f in chunk.records())
-                    if len(chunk.frames) < 0
-                    else len(chunk.frames)
+                    len(segment.record(frame)) > 0
                     for chunk in reader.packets(node)
+                    for segment, frame in chunk.records()
                 )
             reader.close()
             times.append(time.perf_counter() - begun)
             assert found == sizes[pick], (pick, found, sizes[pick])
-        times = sorted(times[20:])
+        ms = sorted(seconds * 1000 for seconds in times[20:])
         print(
-            f"query ({what}) of one connection, {rounds} times: median "
-            f"{statistics.median(times) * 1000:.1f} ms, 99 % {times[int(len(times) * 0.99)] * 1000:.1f}"
-            f" ms, longest {times[-1] * 1000:.1f} ms"
+            f"query ({what}) of one connection, {rounds} times: median {statistics.median(ms):.1f} "
+            f"ms, 99 % {ms[int(len(ms) * 0.99)]:.1f} ms, longest {ms[-1]:.1f} ms"
         )
 
 
@@ -204,12 +198,12 @@ def main() -> None:
         which = make_trace(trace, options.packets)
         size = trace.stat().st_size
         print(f"trace: {options.packets} packets, {size / 1e6:.0f} MB, native: {core.IS_NATIVE}")
+        print("recording with a cutoff of 15 KB, against cp:")
+        bench_recording(trace, folder, options.packets, options.rounds, "--cutoff", "15 KB")
         print("recording without cutoff, against cp:")
         store = bench_recording(trace, folder, options.packets, options.rounds)
         bench_index(store)
         bench_queries(store, which, 200)
-        print("recording with a cutoff of 15 KB, against cp:")
-        bench_recording(trace, folder, options.packets, options.rounds, "--cutoff", "15 KB")
 
 
 if __name__ == "__main__":

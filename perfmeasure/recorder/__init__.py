@@ -1,1 +1,1 @@
-"""The time machine: packets with a cutoff per connection, kept in segments, indexed, queried later."""
+"""The time machine: packets up to a cutoff per connection, stored, indexed, found again later."""

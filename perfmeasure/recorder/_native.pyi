@@ -1,6 +1,4 @@
-from perfmeasure.recorder.records import Array
-
-Data = bytes | bytearray | memoryview | Array
+from perfmeasure.recorder.records import Array, Data
 
 def walk_pcap(
     data: Data, at: int, is_big: bool, unit_ns: int, link: int, frames: Array, /

@@ -42,8 +42,8 @@ from perfmeasure.recorder.store import Counts, Store
 )  # fmt: skip
 @click.option(
     "--cutoff", metavar="SIZE",
-    help="Keep of each connection, both directions together, the packets that begin below this "
-    "size, such as 15 KB.",
+    help="Keep the packets of a connection, both directions together, that begin below this size, "
+    "such as 15 KB.",
 )  # fmt: skip
 @click.option(
     "--connection-timeout", metavar="TIME",

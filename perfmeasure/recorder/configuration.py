@@ -106,7 +106,7 @@ def setup_of_options(options: dict[str, Any]) -> Setup:
     """
     main = {name: value for name, value in options.items() if name in _MAIN}
     of_class = {name: value for name, value in options.items() if name in _CLASS}
-    return _setup("perfmeasure record", main, {DEFAULT_CLASS: of_class}, [])
+    return _setup("", main, {DEFAULT_CLASS: of_class}, [])
 
 
 def _setup(
@@ -116,7 +116,7 @@ def _setup(
     rules = Rules(**{name: values.pop(name) for name in _RULES if name in values})
     found = []
     for name, options in classes.items():
-        inside = f"{where}: class {name}"
+        inside = where and f"{where}: class {name}"
         of_class = _values(inside, options, _CLASS, warnings)
         limits = {key: of_class.pop(key) for key in _LIMITS if key in of_class}
         if limits.get("budget_bytes") and "segment_bytes" not in limits:
@@ -131,7 +131,8 @@ def _setup(
 def _values(
     where: str, options: dict[str, Any], known: dict[str, tuple[str, str]], warnings: list[str]
 ) -> dict[str, Any]:
-    values = {}
+    """Return the values by field; ``where`` is empty for options of the command line."""
+    values: dict[str, Any] = {}
     for option, value in options.items():
         if option not in known:
             warnings.append(f"{where}: option {option} is not known and has no effect")
@@ -140,7 +141,8 @@ def _values(
         if name in _MAY_BE_NONE and value == "none":
             values[name] = None
         else:
-            values[name] = _READERS[kind](value, f"{where}: {option}")
+            option_text = f"{where}: {option}" if where else f"--{option.replace('_', '-')}"
+            values[name] = _READERS[kind](value, option_text)
     return values
 
 

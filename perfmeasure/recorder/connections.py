@@ -47,8 +47,8 @@ class Connections:
 
     Args:
         rules: what holds for all.
-        catch_up: is called with the slot of a connection with the bit `IN_KERNEL` that seems to have
-            been idle for too long. It brings the row up to date and takes the bit away.
+        catch_up: is called with the slot of a connection with the bit `IN_KERNEL` that seems to
+            have been idle for too long. It brings the row up to date and takes the bit away.
         max_connections: above which those that were idle longest are forgotten: their packets would
             then begin a new connection.
     """
@@ -73,8 +73,8 @@ class Connections:
 
         Returns:
             Slots (uint32, `NO_SLOT` for packets without addresses), and the first slot of the
-            connections that have begun: all from there on are new, and have no cutoff yet. A new one
-            has the bit `IN_KERNEL` if the kernel's table still has an entry of the one before.
+            connections that have begun: all from there on are new, and have no cutoff yet. A new
+            one has the bit `IN_KERNEL` if the kernel's table still has an entry of the one before.
         """
         rules = self._rules
         slots = np.empty(len(frames), "u4")
@@ -141,8 +141,7 @@ class Connections:
         fresh = np.zeros(room, CONNECTION)
         fresh[: len(kept)] = rows[kept]
         self._set(fresh, len(kept))
-        gone = np.delete(rows, kept)
-        return gone
+        return np.delete(rows, kept)
 
     def _set(self, rows: Array, used: int) -> None:
         self._rows, self._used = rows, used

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from perfmeasure.recorder import plain
-from perfmeasure.recorder.records import FRAME, PACKET, PCAP_RECORD_BYTES, Array
+from perfmeasure.recorder.records import FRAME, PACKET, PCAP_RECORD_BYTES, Array, Data
 
 try:
     from perfmeasure.recorder import _native
@@ -31,9 +31,6 @@ index_packets = _functions.index_packets
 follow = _functions.follow
 account = _functions.account
 sort = _functions.sort
-
-if TYPE_CHECKING:
-    Data = bytes | bytearray | memoryview | Array
 
 
 def walk_ring(block: Array, link: int) -> Array:
@@ -60,17 +57,19 @@ def decode(data: Data, frames: Array) -> Array:
     return packets
 
 
-def pack(data: Data, frames: Array, base: int) -> tuple[Array, Array]:
-    """Return the frames as records of nanosecond pcap, uint8, and where each begins, uint32.
+def pack(data: Data, frames: Array, base: int) -> tuple[bytearray, Array]:
+    """Return the frames as records of nanosecond pcap, and where each begins, uint32.
 
     Args:
-        base: where the first one begins.
+        data: the buffer.
+        frames: where they are in it.
+        base: where the first record begins.
 
     Raises:
         ValueError: a frame is not within the buffer, or a place needs more than 32 bits.
     """
     size = int(frames["captured"].sum(dtype="u8")) + PCAP_RECORD_BYTES * len(frames)
-    out = np.empty(size, "u1")
+    out = bytearray(size)
     places = np.empty(len(frames), "u4")
     _functions.pack(data, np.ascontiguousarray(frames), len(frames), base, out, places)
     return out, places

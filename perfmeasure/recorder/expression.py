@@ -39,10 +39,10 @@ from perfmeasure.recorder.records import MAPPED
 from perfmeasure.units import parse_seconds
 
 Resolver = Callable[[str, str], list[tuple[Connection, int, int]]]
-"""Returns the connections that ``transfer`` or ``circuit`` (the first argument) of this id used, each
-with its first and last Unix time in ns. Raises `UsageError` if there is none."""
+"""Returns the connections that a ``transfer`` or ``circuit`` (the first argument) of this id used,
+each with its first and last Unix time in ns. Raises `UsageError` if there is none."""
 
-_TOKEN = re.compile(r"\s*(?:(\"[^\"]*\"|'[^']*')|(\(|\)|&&|\|\||!)|([^\s()!\"']+))")
+_TOKEN = re.compile(r"\s*(?:(\"[^\"]*\"|'[^']*')|(\(|\)|&&|\|\||!)|([^\s()!&|\"']+))")
 _MAX_DEPTH = 100
 _MAX_SECONDS = 10**12
 _WORDS_OF_OPERATORS = {"and": "and", "&&": "and", "or": "or", "||": "or", "not": "not", "!": "not"}
@@ -88,7 +88,10 @@ class _Parser:
         while at < end:
             match = _TOKEN.match(text, at)
             if match is None:
-                raise self._error(len(text[:at]) + 1, "a quotation mark that is not closed", "")
+                at += len(text[at:]) - len(text[at:].lstrip())
+                is_quote = text[at] in "\"'"
+                got = "a quotation mark that is not closed" if is_quote else repr(text[at])
+                raise self._error(at, got, "")
             quoted, sign, word = match.groups()
             begins = match.end() - len(quoted or sign or word)
             self._tokens.append(
@@ -114,7 +117,7 @@ class _Parser:
         self._next += 1
         return token
 
-    # ---- operators ----------------------------------------------------------------------------------
+    # ---- operators ------------------------------------------------------------------------------
 
     def whole(self) -> Node:
         node = self._or()
@@ -160,7 +163,7 @@ class _Parser:
         finally:
             self._depth -= 1
 
-    # ---- what is asked ------------------------------------------------------------------------------
+    # ---- what is asked --------------------------------------------------------------------------
 
     def _primary(self) -> Node:
         token = self._word(
@@ -244,7 +247,7 @@ class _Parser:
             raise self._error(token.at, error.got, error.wanted, error.next_step) from error
         return Or(tuple(And((Match(key), Times(first, last))) for key, first, last in found))
 
-    # ---- times --------------------------------------------------------------------------------------
+    # ---- times ----------------------------------------------------------------------------------
 
     def _duration(self, token: _Token) -> int:
         try:
@@ -274,7 +277,7 @@ class _Parser:
 
 
 def parse_time(text: str) -> int | None:
-    """Return a time in Unix ns, exactly, from Unix seconds or an ISO date; None if it is neither."""
+    """Return a time in Unix ns, exactly, from Unix seconds or an ISO date, or None."""
     if re.fullmatch(r"\d{1,11}(\.\d*)?", text):
         return int(Decimal(text) * 10**9)
     # datetime has six digits; the rest is added here.

@@ -1,9 +1,8 @@
 """The index of a segment: its connections, and where the packets of each stand.
 
-A row is a connection with its VLAN numbers; a group is a row and a direction, and its number is twice
-the row's plus the direction. Every key that can be
-asked for (connection4, connection3, connection2, ip, port, srcip, dstip, srcport, dstport,
-protocol, VLAN) is a condition on rows and directions, so that one list of places per group answers
+A row is a connection with its VLAN numbers; a group is a row and a direction, and its number is
+twice the row's plus the direction. Every key that can be asked for (connection4, connection3,
+connection2, ip, port, srcip, dstip, srcport, dstport, protocol, VLAN) is a condition on groups, so that one list of places per group answers
 them all. `OpenIndex` grows with the segment that is being written; `ClosedIndex` is the same on
 disk, sorted and immutable. Both are an `IndexView`.
 """
@@ -30,23 +29,23 @@ class IndexView(Protocol):
 
     @property
     def protocol(self) -> Array:
-        """uint8"""
+        """The numbers of the IP protocols, uint8."""
 
     @property
     def has_addresses(self) -> Array:
-        """bool: all but ARP and whatever else could not be decoded."""
+        """Bool: all but ARP and whatever else could not be decoded."""
 
     @property
     def a_port(self) -> Array:
-        """uint16"""
+        """The ports of the lower ends, uint16."""
 
     @property
     def b_port(self) -> Array:
-        """uint16"""
+        """The ports of the higher ends, uint16."""
 
     @property
     def vlan(self) -> Array:
-        """uint16 (rows, 2): VLAN numbers plus 1, 0 for none."""
+        """VLAN numbers plus 1, 0 for none, uint16 (rows, 2)."""
 
     def ends_within(self, low: bytes, high: bytes) -> tuple[Array, Array]:
         """Return for which rows the address of ``a``, and of ``b``, is in the range (inclusive).

@@ -1,7 +1,7 @@
 """Keys of the indexes as people write them, and as conditions on rows and directions of an index.
 
-The names and the grammar are the original Time Machine's: ``connection4 "tcp 1.2.3.4:80 5.6.7.8:88"``
-(the order of the ends does not matter, but each port stays with its address), ``connection3
+The names and the grammar are the original Time Machine's: ``connection4 "tcp 1.2.3.4:80
+5.6.7.8:88"`` (the order of the ends does not matter, but each port stays with its address), ``connection3
 "tcp 1.2.3.4 5.6.7.8:80"`` (the port is the second address's), ``connection2 "1.2.3.4 5.6.7.8"``,
 ``ip "1.2.3.4"``. IPv6 stands in brackets: ``[2001:db8::1]:80``; alone it may do without. Beside
 them ``srcip``, ``dstip``, ``port``, ``srcport`` and ``dstport``.
@@ -32,7 +32,7 @@ _PROTOCOLS = {
 }  # fmt: skip
 _NAMES = {number: name for name, number in _PROTOCOLS.items()}
 
-_END = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^:\s]*))(?::(?P<port>\d+))?\Z")
+_END = re.compile(r"(?:\[(?P<v6>[^]]*:[^]]*)\]|(?P<v4>[0-9.]*)):(?P<port>[0-9]{1,5})\Z")
 
 
 class Side(enum.Enum):
@@ -135,13 +135,14 @@ def _sided(a: Array, b: Array, side: Side) -> Array:
     return np.stack((a, b) if side is Side.SOURCE else (b, a))
 
 
-# ---- as text --------------------------------------------------------------------------------------
+# ---- as text ------------------------------------------------------------------------------------
 
 
 def address_bytes(text: str) -> bytes | None:
     """Return the 16 bytes of an address, IPv4 mapped into IPv6; None if it is none."""
     try:
-        address = ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+        is_bracketed = text[:1] == "[" and text[-1:] == "]"
+        address = ipaddress.ip_address(text[1:-1] if is_bracketed else text)
     except ValueError:
         return None
     return address.packed if address.version == 6 else MAPPED + address.packed
@@ -176,14 +177,13 @@ def connection4_text(protocol: int, a: tuple[bytes, int], b: tuple[bytes, int]) 
 
 
 def _end(text: str) -> tuple[bytes, int | None] | None:
+    if (address := address_bytes(text)) is not None:
+        return address, None
     match = _END.match(text)
-    address = address_bytes((match["v6"] or match["v4"] or "") if match else text)
-    if address is None and (address := address_bytes(text)) is not None:
-        return address, None  # IPv6 without brackets has no port
-    if match is None or address is None:
+    address = address_bytes(match["v6"] or match["v4"]) if match else None
+    if match is None or address is None or int(match["port"]) > 65535:
         return None
-    port = int(match["port"]) if match["port"] else None
-    return None if port is not None and port > 65535 else (address, port)
+    return address, int(match["port"])
 
 
 def parse_connection(words: list[str], where: str) -> Connection:

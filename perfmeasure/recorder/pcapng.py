@@ -118,9 +118,8 @@ class Walk:
                 window.at += length
                 if frame is not None:
                     yield frame
-            elif kind != _PACKET:
-                if not self._other_block(kind, length):
-                    return
+            elif kind != _PACKET and not self._other_block(kind, length):
+                return
 
     def _timed(self, frames: Array) -> Array:
         """Put times and link types in the place of ticks and interfaces."""
@@ -143,8 +142,10 @@ class Walk:
                 self._cut(12)
             return 0, 0
         data, at = window.data, window.at
-        if data[at : at + 4] == SECTION_MAGIC:
-            self._section = _Section("<" if data[at + 8 : at + 12] == b"\x4d\x3c\x2b\x1a" else ">")
+        if bytes(data[at : at + 4]) == SECTION_MAGIC:
+            self._section = _Section(
+                "<" if bytes(data[at + 8 : at + 12]) == b"\x4d\x3c\x2b\x1a" else ">"
+            )
         kind, length = self._section.numbers(data, at, 2)
         if length < 12 or length % 4 or (length > _MAX_BLOCK_BYTES and kind in _PACKET_BLOCKS):
             self._problem(

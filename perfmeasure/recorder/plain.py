@@ -14,7 +14,7 @@ import numpy as np
 
 from perfmeasure.recorder import records as r
 from perfmeasure.recorder.plaindecode import decode
-from perfmeasure.recorder.records import Array
+from perfmeasure.recorder.records import Array, Data
 
 __all__ = [
     "account", "decode", "follow", "headers", "index_packets", "make_table", "pack", "sort",
@@ -29,17 +29,23 @@ _TAG_VALID, _TAG_TYPE_VALID = 1 << 4, 1 << 6
 _SYN, _RST, _FIN, _ACK = 2, 4, 1, 16
 
 
+def _view(data: Data) -> memoryview:
+    view: memoryview = memoryview(data)  # type: ignore[arg-type] # numpy's types hide the buffer
+    return view
+
+
 def walk_pcap(
-    data: Array, at: int, is_big: bool, unit_ns: int, link: int, frames: Array
+    data: Data, at: int, is_big: bool, unit_ns: int, link: int, frames: Array
 ) -> tuple[int, int, int]:
     """Find records of pcap from ``at`` on; return their number, where they end, why it stopped."""
     header = struct.Struct(">IIII" if is_big else "<IIII")
-    size = len(data)
+    view = _view(data)
+    size = len(view)
     count = 0
     while True:
         if size - at < header.size:
             return count, at, r.WALK_MORE
-        seconds, units, captured, original = header.unpack_from(data, at)
+        seconds, units, captured, original = header.unpack_from(view, at)
         if captured > r.MAX_CAPTURED_BYTES:
             return count, at, r.WALK_OTHER
         if size - at - header.size < captured:
@@ -53,26 +59,27 @@ def walk_pcap(
 
 
 def walk_pcapng(
-    data: Array, at: int, is_big: bool, interfaces: int, frames: Array
+    data: Data, at: int, is_big: bool, interfaces: int, frames: Array
 ) -> tuple[int, int, int]:
     """Find a run of enhanced packet blocks from ``at`` on, as `walk_pcap` does."""
     block = struct.Struct(">7I" if is_big else "<7I")
     last = struct.Struct(">I" if is_big else "<I")
-    size = len(data)
+    view = _view(data)
+    size = len(view)
     count = 0
     while True:
         if size - at < 12:
             return count, at, r.WALK_MORE
-        kind, length = struct.unpack_from(">II" if is_big else "<II", data, at)
+        kind, length = struct.unpack_from(">II" if is_big else "<II", view, at)
         if kind != 6 or length < 32 or length % 4 or length > 16 << 20:
             return count, at, r.WALK_OTHER
         if size - at < length:
             return count, at, r.WALK_MORE
-        _, _, interface, high, low, captured, original = block.unpack_from(data, at)
+        _, _, interface, high, low, captured, original = block.unpack_from(view, at)
         if (
             interface >= min(interfaces, 1 << 16)
             or captured > min(length - 32, r.MAX_CAPTURED_BYTES)
-            or last.unpack_from(data, at + length - 4)[0] != length
+            or last.unpack_from(view, at + length - 4)[0] != length
         ):
             return count, at, r.WALK_OTHER
         if count == len(frames):
@@ -91,14 +98,15 @@ def walk_ring(block: Array, link: int, frames: Array) -> int:
     """
     if len(block) < _RING_BLOCK_BYTES:
         raise ValueError(_OUT_OF_RANGE)
-    count, place = struct.unpack_from("=II", block, 12)
+    view = memoryview(block)  # type: ignore[arg-type]
+    count, place = struct.unpack_from("=II", view, 12)
     if count > len(frames):
         raise ValueError(_OUT_OF_RANGE)
     for i in range(count):
         if place + _RING_FRAME.size > len(block):
             raise ValueError(_OUT_OF_RANGE)
         following, seconds, nanoseconds, captured, original, status, mac, tci, tag_type = (
-            _RING_FRAME.unpack_from(block, place)
+            _RING_FRAME.unpack_from(view, place)
         )
         at = place + mac
         if at + captured > len(block):
@@ -110,7 +118,7 @@ def walk_ring(block: Array, link: int, frames: Array) -> int:
             original += _TAG_BYTES
             block[at : at + 12] = block[at + _TAG_BYTES : at + _TAG_BYTES + 12].copy()
             tag_type = tag_type if status & _TAG_TYPE_VALID else 0x8100
-            struct.pack_into(">HH", block, at + 12, tag_type, tci & 0xFFFF)
+            struct.pack_into(">HH", view, at + 12, tag_type, tci & 0xFFFF)
         ts_ns = seconds * 10**9 + nanoseconds
         frames[i] = (ts_ns, at, min(captured, r.MAX_CAPTURED_BYTES), original, link, 0, b"")
         place += following
@@ -217,36 +225,38 @@ def account(frames: Array, slots: Array, count: int, rows: Array, used: int, kee
         rows["packets"][slot] += 1
 
 
-def pack(data: Array, frames: Array, count: int, base: int, out: Array, places: Array) -> int:
+def pack(data: Data, frames: Array, count: int, base: int, out: Data, places: Array) -> int:
     """Write the frames as records of nanosecond pcap; return the bytes written.
 
     Raises:
         ValueError: a frame is not within the buffer, ``out`` is too short, or a place needs more
             than 32 bits.
     """
-    data, out = memoryview(data), memoryview(out)
+    source, target = _view(data), _view(out)
     written = 0
     fields = frames[["ts_ns", "at", "captured", "original"]][:count].tolist()
     for i, (ts_ns, at, captured, original) in enumerate(fields):
         size = r.PCAP_RECORD_BYTES + captured
-        if at + captured > len(data) or written + size > len(out) or base + written >= 2**32:
+        if at + captured > len(source) or written + size > len(target) or base + written >= 2**32:
             raise ValueError(_OUT_OF_RANGE)
         places[i] = base + written
         seconds, nanoseconds = divmod(ts_ns, 10**9)
-        struct.pack_into("<IIII", out, written, seconds, nanoseconds, captured, original)
-        out[written + r.PCAP_RECORD_BYTES : written + size] = data[at : at + captured]
+        struct.pack_into("<IIII", target, written, seconds, nanoseconds, captured, original)
+        begin = written + r.PCAP_RECORD_BYTES
+        target[begin : written + size] = source[at : at + captured]
         written += size
     return written
 
 
-def headers(data: Array, places: Array, count: int, link: int, frames: Array) -> int:
+def headers(data: Data, places: Array, count: int, link: int, frames: Array) -> int:
     """Read the record headers at ``places``; return how many are whole before one is not."""
+    view = _view(data)
     for i, place in enumerate(places[:count].tolist()):
-        if place + r.PCAP_RECORD_BYTES > len(data):
+        if place + r.PCAP_RECORD_BYTES > len(view):
             return i
-        seconds, nanoseconds, captured, original = struct.unpack_from("<IIII", data, place)
+        seconds, nanoseconds, captured, original = struct.unpack_from("<IIII", view, place)
         at = place + r.PCAP_RECORD_BYTES
-        if captured > r.MAX_CAPTURED_BYTES or at + captured > len(data):
+        if captured > r.MAX_CAPTURED_BYTES or at + captured > len(view):
             return i
         ts_ns = seconds * 10**9 + nanoseconds
         frames[i] = (ts_ns, at, captured, original, link, 0, b"")

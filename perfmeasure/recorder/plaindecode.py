@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from perfmeasure.recorder import records as r
-from perfmeasure.recorder.records import Array
+from perfmeasure.recorder.records import Array, Data
 
 _PENDING = 255
 _IPV4, _IPV6 = 0x0800, 0x86DD
@@ -46,7 +46,8 @@ class _Frames:
         return np.flatnonzero((self.verdict == _PENDING) & condition)
 
     def u8(self, lanes: Array, offset: int) -> Array:
-        return self.data[self.at[lanes] + offset].astype("i8")
+        found: Array = self.data[self.at[lanes] + offset].astype("i8")
+        return found
 
     def u16(self, lanes: Array, offset: int) -> Array:
         return self.u8(lanes, offset) << 8 | self.u8(lanes, offset + 1)
@@ -218,18 +219,18 @@ def hashes(packets: Array, seed: int) -> Array:
     return found
 
 
-def decode(data: Array, frames: Array, count: int, seed: int, packets: Array) -> None:
+def decode(data: Data, frames: Array, count: int, seed: int, packets: Array) -> None:
     """Fill in ``packets`` from the frames of the buffer.
 
     Raises:
         ValueError: a frame is not within the buffer.
     """
     frames, packets = frames[:count], packets[:count]
-    data = np.frombuffer(data, "u1")
+    octets = np.frombuffer(data, "u1")
     ends = frames["at"] + frames["captured"]
-    if count and (ends.max() > len(data) or frames["at"].max() > len(data)):
+    if count and (ends.max() > len(octets) or frames["at"].max() > len(octets)):
         raise ValueError("a number in a buffer is out of range")
-    state = _Frames(data, frames)
+    state = _Frames(octets, frames)
     _links(state, frames["link"])
     _tags_and_labels(state)
     _ipv4(state)

@@ -43,7 +43,7 @@ class Node(Protocol):
         """Return which of the segments may hold packets that match."""
 
 
-def _filled(view: IndexView, value: bool) -> Array:  # noqa: FBT001
+def _filled(view: IndexView, value: bool) -> Array:
     return np.full((2, len(view.protocol)), value)
 
 
@@ -171,7 +171,7 @@ class Or:
 
     def decide(self, view: IndexView, summary: Summary) -> tuple[Array, Array]:
         """See `Node`."""
-        both = [node.decide(view, summary) for node in self.nodes] or [(_filled(view, False),) * 2]  # noqa: FBT003
+        both = [node.decide(view, summary) for node in self.nodes] or [(_filled(view, False),) * 2]
         return np.any([may for may, _ in both], axis=0), np.any([must for _, must in both], axis=0)
 
     def matches(self, view: IndexView, groups: Array, ts_ns: Array) -> Array:

@@ -41,7 +41,6 @@ class Recorder:
         writer: of the store.
         recording: what is done with packets; there once `capture` or `read` has begun.
         statistics: the logs.
-        kernel: what drops packets in the kernel, if anything does.
 
     Raises:
         MeasurementError: another recorder writes there, or it cannot be written.
@@ -61,7 +60,6 @@ class Recorder:
             raise
         self.recording: Recording | None = None
         self.losses = Losses()
-        self.kernel: KernelCutoff | None = None
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_stopping = False
@@ -131,12 +129,13 @@ class Recorder:
         """
         setup = self._setup
         ring = Ring(interface, is_promiscuous=setup.is_promiscuous)
+        kernel = None
         try:
             if setup.filter:
                 ring.attach_filter(Filter(setup.filter, ring.link, "filter", interface))
             elif is_cut_in_kernel and any(c.cutoff_bytes is not None for c in setup.classes):
-                self.kernel = self._load_kernel(ring)
-            self.recording = Recording(self.writer, setup, self._tell, self.kernel)
+                kernel = self._load_kernel(ring)
+            self.recording = Recording(self.writer, setup, self._tell, kernel)
             drops_before = interface_drops(interface)
             ring.start()
             self._loop(ring, self.recording, drops_before)
@@ -186,8 +185,8 @@ class Recorder:
         if len(frames):
             recording.add(block, frames)
         ring.release()
-        if self.kernel is not None:
-            self.kernel.blocks_done(ring.blocks_done)
+        if recording.kernel is not None:
+            recording.kernel.blocks_done(ring.blocks_done)
 
     def _answer_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -206,18 +205,18 @@ class Recorder:
 
     def _write_statistics(self) -> None:
         if self.recording is not None:
-            self.statistics.write(self.recording, self.writer, self.losses, self.kernel)
+            self.statistics.write(self.recording, self.writer, self.losses)
 
     def summary(self) -> str:
         """Return what came and what was kept, for people."""
-        recording, kernel = self.recording, self.kernel
+        recording = self.recording
         assert recording is not None  # noqa: S101 - asked after `capture` or `read`
-        cut = kernel.all_cut() if kernel is not None else (0, 0)
-        kept = sum(int(packets) for packets, _ in self.writer.stored.values())
-        kept_bytes = sum(int(size) for _, size in self.writer.stored.values())
+        packets, size = recording.seen()
+        kept, kept_bytes = (
+            sum(int(each[place]) for each in self.writer.stored.values()) for place in (0, 1)
+        )
         text = (
-            f"{recording.totals.packets + cut[0]} packets "
-            f"({format_bytes(recording.totals.bytes + cut[1])}) read, {kept} "
+            f"{packets} packets ({format_bytes(size)}) read, {kept} "
             f"({format_bytes(kept_bytes)}) kept in {self.writer.folder}"
         )
         if unstored := int(recording.totals.unstored[:, 0].sum()):

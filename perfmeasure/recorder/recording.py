@@ -56,6 +56,13 @@ class Recording:
         tell: is given a message when the disk is full, and when there is room again. Without it, a
             full disk is an error: what is read from a file must not be left out.
         kernel: drops in the kernel what is past its cutoff, if given.
+
+    Attributes:
+        classes: all of them.
+        connections: those under way.
+        totals: what came to user space.
+        is_paused: whether the disk is full.
+        now_ns: the time of the latest packet.
     """
 
     def __init__(
@@ -67,7 +74,7 @@ class Recording:
     ) -> None:
         self._writer = writer
         self._tell = tell
-        self._kernel = kernel
+        self.kernel = kernel
         self.classes = Classes(list(setup.classes))
         only = self.classes.list[0]
         # Without a cutoff, a filter or addresses to assign, nothing depends on connections.
@@ -103,19 +110,19 @@ class Recording:
         slots, first_new = self.connections.follow(frames, packets)
         table = self.connections.table
         self.classes.begin(table, first_new, data, frames, slots)
-        if self._kernel is not None and len(begun := table[first_new:]):
+        if self.kernel is not None and len(begun := table[first_new:]):
             replaced = begun["state"] & IN_KERNEL > 0
             if replaced.any():
-                self._kernel.drop(begun[replaced])
+                self.kernel.drop(begun[replaced])
                 begun["state"][replaced] &= ~np.uint8(IN_KERNEL)
         keep = self.connections.account(frames, slots)
         numbers = self._numbers(data, frames, slots, keep)
         if not keep.all():
             is_cut = ~keep
             _add(self.totals.cut, numbers[is_cut], frames["original"][is_cut])
-            if self._kernel is not None:
+            if self.kernel is not None:
                 cut = slots[is_cut]
-                self._kernel.enter(table, np.unique(cut[cut != NO_SLOT]))
+                self.kernel.enter(table, np.unique(cut[cut != NO_SLOT]))
         for number in range(self.classes.none):
             of_it = keep & (numbers == number)
             if of_it.all():
@@ -161,8 +168,8 @@ class Recording:
 
     def tidy(self, now_ns: int) -> None:
         """Do what is due from time to time, at this Unix time."""
-        if self._kernel is not None:
-            self._kernel.refresh(self.connections.table)
+        if self.kernel is not None:
+            self.kernel.refresh(self.connections.table)
         if self.is_paused and self._tell is not None:
             free = shutil.disk_usage(self._writer.folder).free
             if free < _ROOM_BYTES:
@@ -177,20 +184,27 @@ class Recording:
     # ---- connections ----------------------------------------------------------------------------
 
     def _catch_up(self, slot: int) -> None:
-        if self._kernel is not None:
-            self._kernel.take_out(self.connections.table, slot)
+        if self.kernel is not None:
+            self.kernel.take_out(self.connections.table, slot)
 
     def _forget(self) -> None:
-        if self._kernel is not None:
-            self._kernel.refresh(self.connections.table)
+        if self.kernel is not None:
+            self.kernel.refresh(self.connections.table)
         gone = self.connections.forget()
-        if self._kernel is not None:
-            self._kernel.drop(gone[gone["state"] & IN_KERNEL > 0])
+        if self.kernel is not None:
+            self.kernel.drop(gone[gone["state"] & IN_KERNEL > 0])
 
-    @property
-    def count(self) -> int:
-        """How many connections are in the table."""
-        return len(self.connections.table)
+    def seen(self) -> tuple[int, int]:
+        """Return packets and bytes that came, those that the kernel cut included."""
+        cut = self.kernel.all_cut() if self.kernel is not None else (0, 0)
+        return self.totals.packets + cut[0], self.totals.bytes + cut[1]
+
+    def cut(self, number: int) -> Array:
+        """Return packets and bytes of a class that were past their cutoff (2,)."""
+        total: Array = self.totals.cut[number].copy()
+        if self.kernel is not None:
+            total += self.kernel.cut(number)
+        return total
 
     def find(self, key: Connection) -> int:
         """Return the slot of a connection that is under way, brought up to date.

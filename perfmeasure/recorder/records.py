@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+Data = bytes | bytearray | memoryview | mmap.mmap | Array
+"""What bytes are read from."""
 
 FRAME = np.dtype([
     ("ts_ns", "i8"), ("at", "u8"), ("captured", "u4"), ("original", "u4"), ("link", "u2"),

@@ -63,18 +63,8 @@ def recover(folder: Path) -> tuple[Catalogue, list[str]]:
     Raises:
         OSError: files cannot be written.
     """
-    messages: list[str] = []
-    known: dict[int, Entry] = {}
-    try:
-        catalogue = Catalogue(folder, is_writer=True)
-        known = {entry.summary.number: entry for entry in catalogue.segments()}
-    except InputError as error:
-        for suffix in ("", "-wal", "-shm"):
-            path = folder / f"{NAME}{suffix}"
-            if path.exists():
-                path.rename(path.with_name(f"{path.name}.damaged"))
-        catalogue = Catalogue(folder, is_writer=True)
-        messages.append(f"{error}. It was put aside and made anew from the segments")
+    catalogue, messages = _catalogue(folder)
+    known = {entry.summary.number: entry for entry in catalogue.segments()}
     present = set()
     for path, nothing in files(folder):
         entry = known.get(nothing.number)
@@ -93,6 +83,26 @@ def recover(folder: Path) -> tuple[Catalogue, list[str]]:
         catalogue.remove(number)
         if known[number].summary.packets:
             messages.append(f"{folder}: segment {number} is gone; it is no longer in the catalogue")
+    _remove_orphans(folder, messages)
+    return catalogue, messages
+
+
+def _catalogue(folder: Path) -> tuple[Catalogue, list[str]]:
+    """Return the catalogue, made anew if it cannot be used, and what is to be said of that."""
+    try:
+        catalogue = Catalogue(folder, is_writer=True)
+        catalogue.segments()
+    except InputError as error:
+        for suffix in ("", "-wal", "-shm"):
+            path = folder / f"{NAME}{suffix}"
+            if path.exists():
+                path.rename(path.with_name(f"{path.name}.damaged"))
+        message = f"{error}. It was put aside and made anew from the segments"
+        return Catalogue(folder, is_writer=True), [message]
+    return catalogue, []
+
+
+def _remove_orphans(folder: Path, messages: list[str]) -> None:
     for path in folder.glob(f"segments/*/*{INDEX_SUFFIX}*"):
         has_segment = path.with_name(path.name.partition(".")[0] + PACKETS_SUFFIX).exists()
         if path.suffix == ".part" or not has_segment:
@@ -100,7 +110,6 @@ def recover(folder: Path) -> tuple[Catalogue, list[str]]:
             messages.append(f"{path}: an index without its segment, removed")
     for path in folder.glob("levels/*.part"):
         path.unlink()
-    return catalogue, messages
 
 
 def _restore(
@@ -110,15 +119,8 @@ def _restore(
     index_path = segment_path(folder, nothing, INDEX_SUFFIX)
     final = segment_path(folder, nothing, PACKETS_SUFFIX)
     size = path.stat().st_size
-    is_as_known = entry is not None and not entry.is_open and entry.file_bytes == size
-    if path == final:
-        try:
-            # What the catalogue vouches for is not read again: a store may hold terabytes.
-            if is_as_known or Arrays.is_whole(index_path):
-                summary = summary_of_index(index_path)
-                return Entry(summary, False, size, index_path.stat().st_size)  # noqa: FBT003
-        except InputError:
-            pass
+    if path == final and (summary := _summary_in_order(index_path, size, entry)) is not None:
+        return Entry(summary, False, size, index_path.stat().st_size)
     try:
         segment, index, end = scan(path, nothing)
     except InputError as error:
@@ -135,4 +137,16 @@ def _restore(
     index_bytes = write_index(folder, summary, index)
     path.rename(final)
     messages.append(f"{final}: {summary.packets} packets were indexed anew")
-    return Entry(summary, False, end, index_bytes)  # noqa: FBT003
+    return Entry(summary, False, end, index_bytes)
+
+
+def _summary_in_order(index: Path, size: int, entry: Entry | None) -> Summary | None:
+    """Return what the index says, if it is whole and belongs to a file of this size."""
+    # What the catalogue vouches for is not read again: a store may hold terabytes.
+    is_vouched = entry is not None and not entry.is_open and entry.file_bytes == size
+    try:
+        summary = summary_of_index(index)
+    except InputError:
+        return None
+    is_right = summary.file_bytes == size and (is_vouched or Arrays.is_whole(index))
+    return summary if is_right else None

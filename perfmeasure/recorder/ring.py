@@ -86,12 +86,6 @@ class Ring:
             ) from error
         try:
             kind = self._hardware()
-            if kind not in _LINKS:
-                raise UsageError(
-                    f"interface {interface}",
-                    f"hardware of type {kind}",
-                    "Ethernet, loopback, or a tunnel of IP packets",
-                )
             self.link = _LINKS[kind]
             self._index = socket.if_nametoindex(interface)
             if kind == _ARPHRD_LOOPBACK:
@@ -117,7 +111,14 @@ class Ring:
             raise UsageError(
                 f"interface {self.interface}", "there is none of this name", f"one of {names}"
             ) from error
-        return int(struct.unpack_from("=H", answer, 16)[0])
+        (kind,) = struct.unpack_from("=H", answer, 16)
+        if kind not in _LINKS:
+            raise UsageError(
+                f"interface {self.interface}",
+                f"hardware of type {kind}",
+                "Ethernet, loopback, or a tunnel of IP packets",
+            )
+        return int(kind)
 
     def _make(self) -> mmap.mmap:
         frames = BLOCK_BYTES // _FRAME_BYTES * self._count

@@ -9,7 +9,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from perfmeasure.recorder.records import (
     FRAME,
     MAX_CAPTURED_BYTES,
     PCAP_HEADER_BYTES,
+    PCAP_RECORD_BYTES,
     Array,
 )
 
@@ -57,6 +58,11 @@ class Summary:
     packets: int = 0
     captured_bytes: int = 0
     drops: int = 0
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file of packets."""
+        return PCAP_HEADER_BYTES + PCAP_RECORD_BYTES * self.packets + self.captured_bytes
 
     def add(self, frames: Array) -> None:
         """Count frames in."""
@@ -164,12 +170,9 @@ def summary_of_index(path: Path) -> Summary:
 
 def _summary(arrays: Arrays) -> Summary:
     meta = dict(arrays.meta)
-    try:
-        if meta.pop("version") != 1:
-            raise TypeError
-        return Summary(**meta)
-    except (TypeError, KeyError):
-        raise InputError(str(arrays.path), "an index of another version", "version 1") from None
+    if meta.pop("version", None) != 1 or set(meta) != {field.name for field in fields(Summary)}:
+        raise InputError(str(arrays.path), "an index of another version", "version 1")
+    return Summary(**meta)
 
 
 class Segment:
@@ -193,13 +196,20 @@ class Segment:
 
         Raises:
             FileNotFoundError: its packets are no longer there.
-            InputError: its index is not there, or damaged.
+            InputError: its index is not there, damaged, or not of these packets.
         """
         path = segment_path(folder, summary, PACKETS_SUFFIX)
         with path.open("rb") as file:
             data = _map(file.fileno(), 0)
         arrays = Arrays(segment_path(folder, summary, INDEX_SUFFIX))
-        return cls(_summary(arrays), path, data, ClosedIndex(arrays))
+        summary = _summary(arrays)
+        if len(data) != summary.file_bytes:
+            raise InputError(
+                str(arrays.path),
+                f"of a segment of {summary.file_bytes} bytes, which has {len(data)}",
+                "the segment's own index",
+            )
+        return cls(summary, path, data, ClosedIndex(arrays))
 
     def frames(self, places: Array) -> Array:
         """Return the frames of the records at ``places``.
@@ -258,7 +268,7 @@ def _walk(data: mmap.mmap, link: int) -> Iterator[tuple[Array, int]]:
     at = PCAP_HEADER_BYTES
     frames = np.empty(_WALK_FRAMES, FRAME)
     while True:
-        count, at, _ = core.walk_pcap(data, at, False, 1, link, frames)  # noqa: FBT003
+        count, at, _ = core.walk_pcap(data, at, False, 1, link, frames)
         if not count:
             return
         yield frames[:count], at

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perfmeasure.logfile import LogFile
-from perfmeasure.recorder.cutoff import KernelCutoff
 from perfmeasure.recorder.keys import INDEXES
 from perfmeasure.recorder.recording import Recording
+from perfmeasure.recorder.records import Array
 from perfmeasure.recorder.writer import StoreWriter, Usage
 
 STATS = (
@@ -81,24 +81,18 @@ class Statistics:
         self.query_bytes = 0
         self._last = (time.monotonic(), 0, 0, 0)  # when, drops, all bytes, stored bytes
 
-    def write(
-        self,
-        recording: Recording,
-        writer: StoreWriter,
-        losses: Losses,
-        kernel: KernelCutoff | None = None,
-    ) -> None:
+    def write(self, recording: Recording, writer: StoreWriter, losses: Losses) -> None:
         """Write one interval's lines."""
         now = time.time()
         usages = [writer.usage(each.name) for each in recording.classes.list]
         for number, usage in enumerate(usages):
-            self._class(now, number, usage, recording, writer, kernel)
+            self._class(now, number, usage, recording, writer.stored)
         rows = sum(usage.open_rows for usage in usages)
         for index in INDEXES:
             self._line("indexes", f"{now:.6f}\t{index}\t{rows}\t0", now)
-        cut = kernel.all_cut() if kernel else (0, 0)
-        packets = recording.totals.packets + cut[0]
-        size = recording.totals.bytes + cut[1]
+        packets, size = recording.seen()
+        conns = len(recording.connections.table)
+        in_kernel = recording.kernel.count if recording.kernel is not None else 0
         stored = sum(int(writer.stored[each.name][0]) for each in recording.classes.list)
         stored_bytes = sum(int(writer.stored[each.name][1]) for each in recording.classes.list)
         then, drops, last_size, last_stored = self._last
@@ -107,13 +101,13 @@ class Statistics:
         used = resource.getrusage(resource.RUSAGE_SELF)
         came = losses.received + losses.dropped
         values = (
-            f"{now:.6f}", recording.count, recording.classes.assigned, losses.received,
+            f"{now:.6f}", conns, recording.classes.assigned, losses.received,
             losses.dropped, f"{losses.dropped / came if came else 0:.6f}", losses.dropped - drops,
             packets, size, f"{(size - last_size) * 8e-6 / seconds:.3f}", stored, stored_bytes,
             f"{(stored_bytes - last_stored) * 8e-6 / seconds:.3f}", f"{used.ru_utime:.3f}",
             f"{used.ru_stime:.3f}", resident_bytes(), sum(u.open_bytes for u in usages),
             self.query_packets, self.query_bytes, losses.interface_drops,
-            int(recording.totals.unstored[:, 0].sum()), kernel.count if kernel else 0,
+            int(recording.totals.unstored[:, 0].sum()), in_kernel,
             "paused" if recording.is_paused else "recording",
         )  # fmt: skip
         self._line("stats", "\t".join(map(str, values)), now)
@@ -124,12 +118,11 @@ class Statistics:
         number: int,
         usage: Usage,
         recording: Recording,
-        writer: StoreWriter,
-        kernel: KernelCutoff | None,
+        stored: dict[str, Array],
     ) -> None:
         name = recording.classes.list[number].name
-        cut = recording.totals.cut[number] + (kernel.cut(number) if kernel else 0)
-        packets, size = writer.stored[name]
+        cut = recording.cut(number)
+        packets, size = stored[name]
         ages = [
             f"{max(0.0, now - first_ns / 1e9):.3f}" if count else "0.000"
             for first_ns, count in (

@@ -116,7 +116,7 @@ class Store:
                 self.problems.append(f"{error}. The segments' files were read instead")
         return entries_of_files(self.folder)
 
-    # ---- segments that a query concerns -----------------------------------------------------------
+    # ---- segments that a query concerns ---------------------------------------------------------
 
     def segments(self, node: Node) -> Iterator[Segment]:
         """Yield the segments that may hold packets of the query, by their first packet's time."""
@@ -170,7 +170,7 @@ class Store:
         self._cache[summary.number] = segment
         return segment
 
-    # ---- answers ------------------------------------------------------------------------------------
+    # ---- answers --------------------------------------------------------------------------------
 
     def count(self, node: Node) -> Counts:
         """Return how many packets match.

@@ -134,7 +134,7 @@ class StoreWriter:
         path = segment_path(self.folder, Summary(number, class_name, 0), INDEX_SUFFIX)
         return path if path.exists() else None
 
-    # ---- packets ----------------------------------------------------------------------------------
+    # ---- packets --------------------------------------------------------------------------------
 
     def append(self, class_name: str, data: Any, frames: Array, packets: Array) -> None:
         """Write packets, in the order of ``frames``, which may have several link types.
@@ -192,7 +192,7 @@ class StoreWriter:
             segment.summary.drops += count
             self._catalogue.put(segment.summary, is_open=True)
 
-    # ---- segments ---------------------------------------------------------------------------------
+    # ---- segments -------------------------------------------------------------------------------
 
     def _segment(self, key: tuple[str, int]) -> SegmentWriter:
         segment = self._open.get(key)

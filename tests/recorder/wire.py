@@ -127,10 +127,8 @@ class Running:
 
     @property
     def seen(self) -> int:
-        recording = self.recorder.recording
-        assert recording is not None
-        kernel = self.recorder.kernel
-        return recording.totals.packets + (kernel.all_cut()[0] if kernel else 0)
+        assert self.recorder.recording is not None
+        return self.recorder.recording.seen()[0]
 
     def stop(self) -> Recorder:
         self.recorder.stop()

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from perfmeasure.recorder import core
+from perfmeasure.recorder.connections import Connections, Rules, connection_identity
+from perfmeasure.recorder.keys import address_bytes
+from perfmeasure.recorder.records import (
+    CUTOFF_SUSPENDED,
+    ENDED,
+    FRAME,
+    NO_SLOT,
+    TIMEOUT_SUSPENDED,
+    Array,
+)
+from tests.recorder import made
+from tests.recorder.made import ACK, FIN, RST, SYN, Timed
+
+A, B = "10.0.0.1", "10.0.0.2"
+
+
+def frames_of(packets: list[Timed]) -> tuple[bytes, Array, Array]:
+    data = made.pcap(packets)
+    frames = np.zeros(len(packets), FRAME)
+    assert core.walk_pcap(data, 24, False, 1, 1, frames)[0] == len(packets)
+    return data, frames, core.decode(data, frames)
+
+
+def segments(*flags: int, gap_ns: int = 1, size: int = 100) -> list[Timed]:
+    """Return packets of one connection, in turns from either end."""
+    ends = [(A, 80, B, 1000), (B, 1000, A, 80)]
+    return [
+        Timed(made.START_NS + i * gap_ns, made.ethernet(made.tcp(*ends[i % 2], size, flag)))
+        for i, flag in enumerate(flags)
+    ]
+
+
+def kept(rules: Rules, packets: list[Timed]) -> list[bool]:
+    _, frames, decoded = frames_of(packets)
+    connections = Connections(rules)
+    slots, _ = connections.follow(frames, decoded)
+    found: list[bool] = connections.account(frames, slots).tolist()
+    return found
+
+
+@pytest.mark.parametrize("cutoff", [0, 1, 153, 154, 155, 1000, 15_000])
+@pytest.mark.parametrize("batch", [1, 7, 5000])
+def test_a_packet_is_kept_while_the_bytes_before_it_are_below_the_cutoff(
+    cutoff: int, batch: int
+) -> None:
+    packets = made.trace(1, 3000, 60)
+    _, frames, decoded = frames_of(packets)
+    connections = Connections(Rules(cutoff, timeout_seconds=0, ends_by_flags=False))
+    before: dict[object, int] = defaultdict(int)
+    for begin in range(0, 3000, batch):
+        part = slice(begin, begin + batch)
+        slots, _ = connections.follow(frames[part], decoded[part])
+        keep = connections.account(frames[part], slots)
+        for packet, is_kept in zip(packets[part], keep, strict=True):
+            found = made.fields(packet.frame)
+            ends = frozenset([(found.src, found.src_port), (found.dst, found.dst_port)])
+            key = (ends, found.protocol)
+            # What has no addresses is of no connection: it is kept.
+            assert is_kept == (not found.src or before[key] < cutoff)
+            before[key] += len(packet.frame)
+
+
+def test_original_lengths_count_not_captured_ones() -> None:
+    packets = segments(ACK, ACK, ACK, size=946)
+    data = made.pcap(packets, snap=60)
+    frames = np.zeros(3, FRAME)
+    core.walk_pcap(data, 24, False, 1, 1, frames)
+    connections = Connections(Rules(2000))
+    slots, _ = connections.follow(frames, core.decode(data, frames))
+    assert connections.account(frames, slots).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ([SYN, ACK, RST, ACK, SYN, ACK], [1, 0, 0, 0, 1, 0]),
+        ([SYN, ACK, RST, SYN | ACK, SYN], [1, 0, 0, 0, 1]),
+        ([SYN, FIN | ACK, FIN | ACK, ACK, SYN], [1, 0, 0, 0, 1]),
+        ([SYN, FIN | ACK, ACK, ACK, SYN], [1, 0, 0, 0, 0]),  # one direction alone is open still
+        ([SYN, ACK, SYN, SYN, ACK], [1, 0, 0, 0, 0]),  # a SYN that came again begins nothing
+    ],
+)
+def test_a_syn_after_the_end_begins_a_new_connection(flags: list[int], wanted: list[int]) -> None:
+    packets = segments(*flags)
+    assert kept(Rules(1), packets) == [bool(is_kept) for is_kept in wanted]
+    only_first = [True] + [False] * (len(flags) - 1)
+    assert kept(Rules(1, ends_by_flags=False), packets) == only_first
+
+
+def test_a_connection_ends_by_inactivity() -> None:
+    packets = segments(ACK, ACK, ACK, gap_ns=10**9)
+    assert kept(Rules(1, timeout_seconds=1.0), packets) == [True, False, False]
+    assert kept(Rules(1, timeout_seconds=0.999), packets) == [True, True, True]
+    assert kept(Rules(1, timeout_seconds=0), packets) == [True, False, False]
+
+
+def test_cutoff_and_timeout_can_be_suspended_for_one_connection() -> None:
+    _, frames, decoded = frames_of(segments(ACK, ACK, ACK, ACK, gap_ns=10**9))
+    connections = Connections(Rules(1, timeout_seconds=0.5))
+    slots, first = connections.follow(frames[:1], decoded[:1])
+    assert first == 0
+    assert connections.account(frames[:1], slots).tolist() == [True]
+    ends = [(address_bytes(host) or b"", port) for host, port in ((B, 1000), (A, 80))]
+    slot = connections.find(connection_identity(6, *ends))
+    assert slot == slots[0]
+    connections.table["state"][slot] |= TIMEOUT_SUSPENDED
+    slots, first = connections.follow(frames[1:2], decoded[1:2])
+    assert (slots[0], first) == (slot, 1)
+    assert connections.account(frames[1:2], slots).tolist() == [False]
+    connections.table["state"][slot] |= CUTOFF_SUSPENDED
+    slots, _ = connections.follow(frames[2:3], decoded[2:3])
+    assert connections.account(frames[2:3], slots).tolist() == [True]
+    connections.table["state"][slot] &= ~np.uint8(TIMEOUT_SUSPENDED | CUTOFF_SUSPENDED)
+    slots, first = connections.follow(frames[3:], decoded[3:])
+    assert slots.tolist() == [first] == [1]
+    assert connections.table["state"][slot] & ENDED
+    assert connections.find(connection_identity(6, *ends)) == 1
+    assert connections.find(connection_identity(17, *ends)) is None
+
+
+def test_what_is_forgotten_is_what_was_idle_longest() -> None:
+    rng = random.Random(1)
+    connections = Connections(Rules(1000, timeout_seconds=0), max_connections=1000)
+    for number in range(100):
+        packets = [
+            Timed(
+                made.START_NS + number,
+                made.ethernet(made.tcp(A, rng.randrange(1, 65536), B, rng.randrange(1, 65536))),
+            )
+            for _ in range(100)
+        ]
+        _, frames, decoded = frames_of(packets)
+        slots, _ = connections.follow(frames, decoded)
+        assert (slots != NO_SLOT).all()
+        connections.account(frames, slots)
+        assert len(connections.table) <= 1100
+    assert connections.table["first_ns"].min() > made.START_NS + 85
+
+
+def test_forgetting_drops_what_has_ended_and_keeps_the_rest_found() -> None:
+    connections = Connections(Rules(1, timeout_seconds=1.0))
+    _, frames, decoded = frames_of(segments(SYN, RST, SYN))
+    slots, _ = connections.follow(frames, decoded)
+    connections.account(frames, slots)
+    assert len(connections.table) == 2
+    connections.forget()
+    assert len(connections.table) == 1
+    slots, first = connections.follow(frames[2:], decoded[2:])
+    assert (slots.tolist(), first) == ([0], 1)
