@@ -2,9 +2,9 @@
 
 A row is a connection with its VLAN numbers; a group is a row and a direction, and its number is
 twice the row's plus the direction. Every key that can be asked for (connection4, connection3,
-connection2, ip, port, srcip, dstip, srcport, dstport, protocol, VLAN) is a condition on groups, so that one list of places per group answers
-them all. `OpenIndex` grows with the segment that is being written; `ClosedIndex` is the same on
-disk, sorted and immutable. Both are an `IndexView`.
+connection2, ip, port, srcip, dstip, srcport, dstport, protocol, VLAN) is a condition on groups, so
+that one list of places per group answers them all. `OpenIndex` grows with the segment that is being
+written; `ClosedIndex` is the same on disk, sorted and immutable. Both are asked as an `IndexView`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Keys of the indexes as people write them, and as conditions on rows and directions of an index.
 
-The names and the grammar are the original Time Machine's: ``connection4 "tcp 1.2.3.4:80
-5.6.7.8:88"`` (the order of the ends does not matter, but each port stays with its address), ``connection3
-"tcp 1.2.3.4 5.6.7.8:80"`` (the port is the second address's), ``connection2 "1.2.3.4 5.6.7.8"``,
-``ip "1.2.3.4"``. IPv6 stands in brackets: ``[2001:db8::1]:80``; alone it may do without. Beside
-them ``srcip``, ``dstip``, ``port``, ``srcport`` and ``dstport``.
+The names and the grammar are the original Time Machine's: ``connection4
+"tcp 1.2.3.4:80 5.6.7.8:88"`` (the order of the ends does not matter, but each port stays with its
+address), ``connection3 "tcp 1.2.3.4 5.6.7.8:80"`` (the port is the second address's),
+``connection2 "1.2.3.4 5.6.7.8"``, ``ip "1.2.3.4"``. IPv6 stands in brackets: ``[2001:db8::1]:80``;
+alone it may do without. Beside them ``srcip``, ``dstip``, ``port``, ``srcport`` and ``dstport``.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Node(Protocol):
     """A part of a query."""
 
     def decide(self, view: IndexView, summary: Summary) -> tuple[Array, Array]:
-        """Return which groups may match, and which do whatever the packet's time; bool (2, rows)."""
+        """Return which groups may match, and which do at any time; bool (2, rows) each."""
 
     def matches(self, view: IndexView, groups: Array, ts_ns: Array) -> Array:
         """Return which packets match, given their groups and times."""

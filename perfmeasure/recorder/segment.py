@@ -237,6 +237,7 @@ def scan(path: Path, summary: Summary) -> tuple[Segment, OpenIndex, int]:
     """Read a segment's packets and index them anew.
 
     Args:
+        path: the file.
         summary: of its number and class; link and counts are read.
 
     Returns:

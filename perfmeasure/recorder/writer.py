@@ -1,4 +1,4 @@
-"""The writing side of a store: segments that rotate, a budget for each class, and the tree of levels."""
+"""The writing side of a store: segments that rotate, a budget for each class, the levels."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ def test_two_link_types_need_pcapng(tmp_path: Path) -> None:
         write_answer(store.packets(EVERYTHING), tmp_path / "out.pcap")
     assert not list(tmp_path.glob("out*"))
     write_answer(store.packets(EVERYTHING), tmp_path / "out.pcapng")
-    found = [(int(f["link"]), int(f["ts_ns"])) for b in CaptureFile(tmp_path / "out.pcapng").batches()
-             for f in b.frames]  # fmt: skip
+    batches = CaptureFile(tmp_path / "out.pcapng").batches()
+    found = [(int(f["link"]), int(f["ts_ns"])) for b in batches for f in b.frames]
     assert found == [(101, made.START_NS - 5), (1, made.START_NS)]
 
 

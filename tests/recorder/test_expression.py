@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,7 +162,5 @@ def test_precedence(expression: tuple[str, Node, int]) -> None:
     ).map(" ".join)
 )
 def test_no_text_breaks_the_parser(text: str) -> None:
-    try:
+    with contextlib.suppress(UsageError):
         parse(text)
-    except UsageError as error:
-        assert "character" in str(error)

@@ -11,7 +11,7 @@ from perfmeasure.recorder import core
 from perfmeasure.recorder.arrays import Arrays, save
 from perfmeasure.recorder.index import ClosedIndex, OpenIndex, OpenView
 from perfmeasure.recorder.keys import Address, Key, Port, Protocol, Side, Vlan, address_bytes
-from perfmeasure.recorder.records import FRAME, Array
+from perfmeasure.recorder.records import FRAME, MAPPED, Array
 from tests.recorder import made
 
 PACKETS = made.trace(11, 4000, 300)
@@ -50,21 +50,21 @@ def address(text: str) -> bytes:
 
 CASES: list[tuple[Key, object]] = [
     (Protocol(17), lambda f: f.protocol == 17),
-    (Protocol(0), lambda f: False),
+    (Protocol(0), lambda _: False),
     (Vlan(7), lambda f: 7 in f.vlans),
     (Vlan(9), lambda f: 9 in f.vlans),
     (Vlan(None), lambda f: bool(f.vlans)),
     (Port(80), lambda f: 80 in (f.src_port, f.dst_port)),
     (Port(80, Side.SOURCE), lambda f: f.src_port == 80),
-    (Port(0), lambda f: False),
+    (Port(0), lambda _: False),
     (Address(address("10.0.0.5"), address("10.0.0.5"), Side.TARGET), lambda f: f.dst == "10.0.0.5"),
     (
         Address(address("10.0.0.0"), address("10.0.0.15")),
         lambda f: any(e.startswith("10.0.0.") and int(e[7:]) < 16 for e in (f.src, f.dst)),
     ),
-    (Address(address("0.0.0.0"), address("255.255.255.255")), lambda f: "." in f.src),
+    (Address(MAPPED + bytes(4), MAPPED + b"\xff" * 4), lambda f: "." in f.src),
     (Address(address("::"), address("f" * 4 + ":ffff" * 7)), lambda f: ":" in f.src),
-    (Address(address("::"), address("::")), lambda f: False),
+    (Address(address("::"), address("::")), lambda _: False),
 ]
 
 

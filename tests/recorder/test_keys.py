@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,10 +81,8 @@ def test_a_connection_as_text_is_read_back(
 
 @given(st.sampled_from(["connection4", "connection3", "connection2", "ip", "port"]), st.text())
 def test_no_text_breaks_the_parser(index: str, text: str) -> None:
-    try:
+    with contextlib.suppress(UsageError):
         parse_key(index, text)
-    except UsageError as error:
-        assert str(error)
 
 
 @given(addresses)

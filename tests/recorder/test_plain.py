@@ -18,10 +18,11 @@ def test_recording_and_asking_without_the_extension_gives_the_same_files(tmp_pat
     for plain in ("", "1"):
         store = tmp_path / f"store{plain}"
         environment = {**os.environ, "PERFMEASURE_PLAIN": plain}
-        for arguments in (
+        commands: list[list[str | Path]] = [
             ["record", "-r", tmp_path / "in.pcap", "--cutoff", "2000", "--segment-size", "50000"],
             ["query", "(host 10.0.0.1 or proto udp) and not vlan", "-w", tmp_path / "out.pcap"],
-        ):
+        ]
+        for arguments in commands:
             subprocess.run(
                 [sys.executable, "-m", "perfmeasure", *arguments, "--store", store],
                 cwd=ROOT, env=environment, check=True, capture_output=True,

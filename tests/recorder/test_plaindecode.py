@@ -84,7 +84,7 @@ TCP_HEADER = made.tcp(A, 80, B, 1000)[20:]
         (1, made.ethernet(made.tcp(A, 80, B, 1000))[:40], CUT, (80, 1000)),
         (1, made.ethernet(made.tcp(A, 80, B, 1000))[:36], CUT, (0, 0)),
         (1, made.ethernet(made.tcp(A, 80, B, 1000))[:33], CUT, None),
-        (1, made.ethernet(b"\x55" + made.tcp(A, 80, B, 1000)[1:], ether_type=0x800), MALFORMED, None),
+        (1, made.ethernet(b"\x55" + made.tcp(A, 1, B, 2)[1:], ether_type=0x800), MALFORMED, None),
         (1, b"", CUT, None),
         (101, b"", CUT, None),
         (147, made.tcp(A, 80, B, 1000), UNKNOWN_LINK, None),

@@ -17,7 +17,7 @@ FOUND = [made.fields(packet.frame) for packet in PACKETS]
 TIMES = sorted(packet.ts_ns for packet in PACKETS)
 
 
-def truth(node: Node) -> set[int]:
+def truth(node: Node) -> set[int]:  # noqa: PLR0911 - one for each kind of node
     """Return the numbers of the packets that match, each looked at alone."""
     everything = set(range(len(PACKETS)))
     match node:

@@ -60,12 +60,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., No
 def test_structures_and_numbers_are_the_same(compiled: list[int]) -> None:
     known = []
     for dtype in STRUCTURES.values():
-        fields = dtype.fields or {}
-        known += [dtype.itemsize, *(fields[name][1] for name in dtype.names or ())]
+        assert dtype.fields
+        known += [dtype.itemsize, *(dtype.fields[name][1] for name in dtype.names or ())]
     assert [*known, *NUMBERS.values()] == compiled
 
 
 def test_an_identity_is_the_beginning_of_a_packet() -> None:
     assert records.IDENTITY.itemsize == records.ROW_IDENTITY
-    packet, identity = records.PACKET.fields or {}, records.IDENTITY.fields or {}
+    packet, identity = records.PACKET.fields, records.IDENTITY.fields
+    assert packet
+    assert identity
     assert all(identity[name] == packet[name] for name in identity)

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def recovered(folder: Path) -> list[str]:
-    """Recover the store, check that a second time finds nothing, and that files and answers agree."""
+    """Recover the store; a second time finds nothing, and files and answers agree."""
     catalogue, messages = recover(folder)
     entries = catalogue.segments()
     catalogue.close()

@@ -1,4 +1,4 @@
-"""Answers are exactly what a walk over all packets finds: every index, in every state of the store."""
+"""Answers are exactly what a walk over all packets finds: every index, every state of a store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def keys_of(frame: bytes) -> dict[str, list[str]]:
             {f"{name} {src}:{found.src_port} {dst}:{found.dst_port}",
              f"{name} {dst}:{found.dst_port} {src}:{found.src_port}"}
         ),
-        "connection3": [f"{name} {src} {dst}:{found.dst_port}", f"{name} {dst} {src}:{found.src_port}"],
+        "connection3": [
+            f"{name} {src} {dst}:{found.dst_port}", f"{name} {dst} {src}:{found.src_port}"
+        ],
         "connection2": [f"{src} {dst}", f"{dst} {src}"],
         "ip": [found.src, found.dst],
         "srcip": [found.src],
