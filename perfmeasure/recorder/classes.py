@@ -11,7 +11,7 @@ import numpy as np
 
 from perfmeasure.errors import UsageError
 from perfmeasure.recorder.libpcap import Filters
-from perfmeasure.recorder.records import FROM_B, NO_CUTOFF, NO_SLOT, Array
+from perfmeasure.recorder.records import CONNECTION_IDENTITY, FROM_B, NO_CUTOFF, NO_SLOT, Array
 from perfmeasure.recorder.writer import Limits
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -164,7 +164,8 @@ class Classes:
         timeout_seconds = self.list[number].dynamic_timeout_seconds
         until_ns = now_ns + round(timeout_seconds * 1e9) if timeout_seconds else 2**63 - 1
         self._assigned[address] = _Assignment(number, side, until_ns)
-        identities = np.ascontiguousarray(table["identity"]).view("u1").reshape(len(table), -1)
+        identities = np.ascontiguousarray(table["identity"]).view("u1")
+        identities = identities.reshape(len(table), CONNECTION_IDENTITY)
         wanted = np.frombuffer(address, "u1")
         is_a, is_b = ((identities[:, at : at + 16] == wanted).all(axis=1) for at in (0, 16))
         from_b = table["state"] & FROM_B > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ def _libpcap() -> Any:
         raise MissingError(
             "libpcap",
             f"{_LIBRARY} cannot be loaded ({error})",
-            "it, for filters",
-            "apt-get install --no-install-recommends libpcap0.8, or do without filters",
+            next_step="install it (apt-get install --no-install-recommends libpcap0.8), or do "
+            "without filters",
         ) from error
     handle, program = ctypes.c_void_p, ctypes.POINTER(_Program)
     library.pcap_open_dead.restype = handle
@@ -83,6 +84,7 @@ class Filter:
                 )
         finally:
             self._library.pcap_close(handle)
+        weakref.finalize(self, self._library.pcap_freecode, ctypes.byref(self._program))
 
     def _handle(self, link: int, where: str, interface: str) -> int:
         if interface:
@@ -97,10 +99,6 @@ class Filter:
             kind = _DLT_RAW if link in LINKS_RAW else link
             handle = self._library.pcap_open_dead(kind, MAX_CAPTURED_BYTES)
         return handle
-
-    def __del__(self) -> None:
-        if self._program.instructions:
-            self._library.pcap_freecode(ctypes.byref(self._program))
 
     @property
     def socket_program(self) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import mmap
-import os
 import socket
 import struct
 from pathlib import Path
@@ -75,6 +74,7 @@ class Ring:
         self._count = block_count
         self._at = 0
         self.blocks_done = 0
+        self._was_down = False
         try:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         except PermissionError as error:
@@ -167,24 +167,24 @@ class Ring:
             MeasurementError: the interface is gone.
         """
         if self._statuses[self._at] == _STATUS_KERNEL:
-            code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                self._check(code)
+            self._check()
             return None
         block: Array = self._blocks[self._at]
         return block
 
-    def _check(self, code: int) -> None:
-        """A socket whose interface went down goes on when that is up again."""
+    def _check(self) -> None:
+        """An interface that went down may come up again, but one that is gone does not return."""
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._was_down |= code == errno.ENETDOWN
+        if not self._was_down:
+            return
         request = struct.pack("16s24x", self.interface.encode()[:15])
         try:
             fcntl.ioctl(self._socket, _SIOCGIFFLAGS, request)
-        except OSError:
-            code = errno.ENODEV
-        if code != errno.ENETDOWN:
+        except OSError as error:
             raise MeasurementError(
-                f"interface {self.interface}", f"capture ended ({os.strerror(code)})"
-            )
+                f"interface {self.interface}", f"capture ended ({error.strerror})"
+            ) from error
 
     def release(self) -> None:
         """Give the block back, whose content is the kernel's again."""
