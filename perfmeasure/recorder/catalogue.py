@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from perfmeasure.errors import InputError
+from perfmeasure.errors import InputError, UsageError
+from perfmeasure.recorder.keys import Connection, parse_key
 from perfmeasure.recorder.segment import Summary
 
 NAME = "catalogue.sqlite"
@@ -136,3 +137,26 @@ class Catalogue:
             raise ValueError(column)
         query = f"SELECT * FROM transfers WHERE {column} = ? ORDER BY first_ns, id"  # noqa: S608
         return [Transfer(*row) for row in self._database.execute(query, (value,))]
+
+
+class Resolver:
+    """Finds the connections of transfers and circuits in a catalogue."""
+
+    def __init__(self, catalogue: Catalogue | None) -> None:
+        self._catalogue = catalogue
+
+    def __call__(self, name: str, identifier: str) -> list[tuple[Connection, int, int]]:
+        """Return the connections, each with its first and last time; see `expression.Resolver`."""
+        column = "id" if name == "transfer" else "circuit"
+        found = self._catalogue.transfers(column, identifier) if self._catalogue else []
+        if not found:
+            raise UsageError(
+                "query", f"no {name} {identifier!r} in the catalogue", f"a {name} of this store"
+            )
+        keys = []
+        for transfer in found:
+            key = parse_key("connection4", transfer.connection4)
+            if not isinstance(key, Connection):
+                raise InputError("catalogue", f"{transfer.connection4!r}", "a connection")
+            keys.append((key, transfer.first_ns, transfer.last_ns))
+        return keys

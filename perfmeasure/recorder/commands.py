@@ -10,12 +10,11 @@ from pathlib import Path
 import click
 
 from perfmeasure import jsonio
-from perfmeasure.errors import InputError, UsageError
+from perfmeasure.errors import UsageError
 from perfmeasure.recorder.answer import write_answer
-from perfmeasure.recorder.catalogue import Catalogue
+from perfmeasure.recorder.catalogue import Resolver
 from perfmeasure.recorder.configuration import read_setup, setup_of_options
 from perfmeasure.recorder.expression import parse
-from perfmeasure.recorder.keys import Connection, parse_key
 from perfmeasure.recorder.recorder import Recorder
 from perfmeasure.recorder.store import Counts, Store
 
@@ -148,26 +147,3 @@ def query_command(
         click.echo(jsonio.compact(figures))
     else:
         click.echo(f"{counts.packets} packets, {counts.bytes} bytes, {seconds:.3f} s")
-
-
-class Resolver:
-    """Finds the connections of transfers and circuits in a catalogue."""
-
-    def __init__(self, catalogue: Catalogue | None) -> None:
-        self._catalogue = catalogue
-
-    def __call__(self, name: str, identifier: str) -> list[tuple[Connection, int, int]]:
-        """Return the connections, each with its first and last time; see `expression.Resolver`."""
-        column = "id" if name == "transfer" else "circuit"
-        found = self._catalogue.transfers(column, identifier) if self._catalogue else []
-        if not found:
-            raise UsageError(
-                "query", f"no {name} {identifier!r} in the catalogue", f"a {name} of this store"
-            )
-        keys = []
-        for transfer in found:
-            key = parse_key("connection4", transfer.connection4)
-            if not isinstance(key, Connection):
-                raise InputError("catalogue", f"{transfer.connection4!r}", "a connection")
-            keys.append((key, transfer.first_ns, transfer.last_ns))
-        return keys

@@ -240,6 +240,7 @@ class OpenView:
     def __init__(self, rows: Array, groups: Array, places: Array) -> None:
         count = int(groups.max()) // 2 + 1 if len(groups) else 0
         identities = _identities(rows[:count])
+        self._rows = rows
         self._identities = identities
         self._groups = groups
         self._places = places
@@ -248,6 +249,14 @@ class OpenView:
         self.a_port = identities["a_port"]
         self.b_port = identities["b_port"]
         self.vlan = identities["vlan"]
+
+    def since(self, place: int) -> OpenView:
+        """Return the index of the packets from a place on, at a cost that depends only on them."""
+        first = int(np.searchsorted(self._places, np.uint32(place)))
+        groups = self._groups[first:]
+        numbers, rows = np.unique(groups >> 1, return_inverse=True)
+        renumbered = (2 * rows + (groups & 1)).astype("u4")
+        return OpenView(self._rows[numbers], renumbered, self._places[first:])
 
     def ends_within(self, low: bytes, high: bytes) -> tuple[Array, Array]:
         """See `IndexView`."""

@@ -18,7 +18,7 @@ import numpy as np
 from perfmeasure.errors import InputError, MeasurementError
 from perfmeasure.recorder import core
 from perfmeasure.recorder.arrays import Arrays, save
-from perfmeasure.recorder.index import ClosedIndex, IndexView, OpenIndex
+from perfmeasure.recorder.index import ClosedIndex, IndexView, OpenIndex, OpenView
 from perfmeasure.recorder.records import (
     FRAME,
     MAX_CAPTURED_BYTES,
@@ -210,6 +210,15 @@ class Segment:
                 "the segment's own index",
             )
         return cls(summary, path, data, ClosedIndex(arrays))
+
+    def since(self, size_bytes: int) -> Segment:
+        """Return the segment with fewer packets to look at: all from so many bytes of the file on.
+
+        An index on disk is quick as it is, so that a closed segment stays whole.
+        """
+        if not isinstance(self.view, OpenView):
+            return self
+        return Segment(self.summary, self.path, self.data, self.view.since(size_bytes))
 
     def frames(self, places: Array) -> Array:
         """Return the frames of the records at ``places``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -23,9 +24,15 @@ from perfmeasure.recorder.segment import (
     scan,
     segment_path,
 )
-from perfmeasure.recorder.writer import StoreWriter
 
 _CACHED_SEGMENTS = 256
+
+
+class OpenSegments(Protocol):
+    """What knows the segments that are being written: their writer, or a snapshot of it."""
+
+    def views(self) -> list[Segment]:
+        """Return them as they are."""
 
 
 @dataclass
@@ -80,7 +87,7 @@ class Store:
     """
 
     folder: Path
-    writer: StoreWriter | None = None
+    writer: OpenSegments | None = None
     problems: list[str] = field(default_factory=list)
     _cache: dict[int, Segment] = field(default_factory=dict)
     _classes: dict[int, str] = field(default_factory=dict)
@@ -135,7 +142,7 @@ class Store:
         found: list[Summary] = [closed[number] for number in wanted]
         found += [segment.summary for segment in opened.values()]
         for summary in sorted(found, key=lambda s: (s.first_ns, s.number)):
-            segment = opened.get(summary.number) or self._closed_segment(summary)
+            segment = opened.get(summary.number) or self.closed_segment(summary)
             if segment is not None and node.may_match(summary.first_ns, summary.last_ns)[0]:
                 yield segment
 
@@ -144,11 +151,11 @@ class Store:
         try:
             return scan(segment_path(self.folder, summary, OPEN_SUFFIX), summary)[0]
         except FileNotFoundError:
-            return self._closed_segment(summary)
+            return self.closed_segment(summary)
         except InputError:
             return None  # it was begun just now, and has no packets
 
-    def _closed_segment(self, summary: Summary) -> Segment | None:
+    def closed_segment(self, summary: Summary) -> Segment | None:
         """Return a complete segment; None if the budget has dropped it meanwhile."""
         segment = self._cache.get(summary.number)
         if segment is not None:
@@ -201,30 +208,30 @@ class Store:
         pending: list[tuple[Segment, Array]] = []
         counts = counts or Counts()
         for segment in self.segments(node):
-            yield from self._before(pending, segment.summary.first_ns, counts)
+            yield from in_order(pending, segment.summary.first_ns, counts)
             counts.drops += segment.summary.drops
             pending.append((segment, find(segment, node)))
-        yield from self._before(pending, 2**63 - 1, counts)
+        yield from in_order(pending, 2**63 - 1, counts)
 
-    @staticmethod
-    def _before(
-        pending: list[tuple[Segment, Array]], until_ns: int, counts: Counts
-    ) -> Iterator[Chunk]:
-        """Take what is before a time out of ``pending`` and yield it in order."""
-        taken = []
-        for number, (segment, frames) in enumerate(pending):
-            is_before = frames["ts_ns"] < until_ns
-            taken.append(frames[is_before])
-            pending[number] = (segment, frames[~is_before])
-        total = sum(map(len, taken))
-        if not total:
-            return
-        segments = [segment for segment, _ in pending]
-        pending[:] = [(segment, frames) for segment, frames in pending if len(frames)]
-        which = np.repeat(np.arange(len(taken)), [len(frames) for frames in taken])
-        frames = np.concatenate(taken)
-        numbers = np.array([segment.summary.number for segment in segments])[which]
-        order = np.lexsort((frames["at"], numbers, frames["ts_ns"]))
-        counts.packets += total
-        counts.bytes += int(frames["captured"].sum(dtype="u8"))
-        yield Chunk(segments, which[order], frames[order])
+
+def in_order(
+    pending: list[tuple[Segment, Array]], until_ns: int, counts: Counts
+) -> Iterator[Chunk]:
+    """Take packets from before a time out of ``pending`` and yield them in order, if there are."""
+    taken = []
+    for number, (segment, frames) in enumerate(pending):
+        is_before = frames["ts_ns"] < until_ns
+        taken.append(frames[is_before])
+        pending[number] = (segment, frames[~is_before])
+    total = sum(map(len, taken))
+    if not total:
+        return
+    segments = [segment for segment, _ in pending]
+    pending[:] = [(segment, frames) for segment, frames in pending if len(frames)]
+    which = np.repeat(np.arange(len(taken)), [len(frames) for frames in taken])
+    frames = np.concatenate(taken)
+    numbers = np.array([segment.summary.number for segment in segments])[which]
+    order = np.lexsort((frames["at"], numbers, frames["ts_ns"]))
+    counts.packets += total
+    counts.bytes += int(frames["captured"].sum(dtype="u8"))
+    yield Chunk(segments, which[order], frames[order])

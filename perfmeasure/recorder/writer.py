@@ -27,6 +27,7 @@ from perfmeasure.recorder.segment import (
     Summary,
     segment_path,
 )
+from perfmeasure.recorder.snapshot import Snapshot
 
 _INDEX_BYTES_PER_PACKET = 12
 """What the budget sets aside for the index of packets that are not indexed on disk yet."""
@@ -276,6 +277,12 @@ class StoreWriter:
         """Return the open segments as they are now; from any thread."""
         with self._lock:
             return [segment.view() for segment in self._open.values() if segment.summary.packets]
+
+    def snapshot(self) -> Snapshot:
+        """Return what there is now; from the thread that writes."""
+        segments = [segment.view() for segment in self._open.values() if segment.summary.packets]
+        sizes = {s.summary.number: s.size_bytes for s in self._open.values()}
+        return Snapshot(segments, sizes, self._next)
 
     def close(self) -> None:
         """Close all segments, so that they are visible and indexed, and let go of the store."""
