@@ -6,7 +6,7 @@ Formats: draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,21 +60,30 @@ def write_pcap(chunks: Iterable[Chunk], out: BinaryIO, comment: Comment | None =
     del comment
     link: int | None = None
     for chunk in chunks:
-        for number, segment in enumerate(chunk.segments):
-            if link is None and (chunk.which == number).any():
-                link = segment.summary.link
-                out.write(header(link))
-            elif link != segment.summary.link and (chunk.which == number).any():
-                raise UsageError(
-                    "answer",
-                    f"packets of link types {link} and {segment.summary.link}",
-                    "one link type in a file of pcap",
-                    "give a file name that ends in .pcapng",
-                )
-        for segment, frames in _runs(chunk):
-            out.write(core.pack(segment.data, frames, 0)[0])
+        if link is None:
+            link = int(chunk.frames["link"][0])
+            out.write(header(link))
+        out.writelines(records(chunk, link))
     if link is None:
         out.write(header(1))
+
+
+def records(chunk: Chunk, link: int) -> Iterator[bytearray]:
+    """Yield packets as records of nanosecond pcap, for a file of this link type.
+
+    Raises:
+        UsageError: packets of another link type.
+    """
+    others = chunk.frames["link"][chunk.frames["link"] != link]
+    if len(others):
+        raise UsageError(
+            "answer",
+            f"packets of link types {link} and {others[0]}",
+            "one link type in a file of pcap",
+            "give a file name that ends in .pcapng",
+        )
+    for segment, frames in _runs(chunk):
+        yield core.pack(segment.data, frames, 0)[0]
 
 
 def _runs(chunk: Chunk) -> Iterable[tuple[Segment, Array]]:

@@ -27,6 +27,7 @@ _MAIN = {
     "promiscuous": ("is_promiscuous", "truth"),
     "filter": ("filter", "text"),
     "log_interval": ("log_interval_seconds", "seconds"),
+    "console_port": ("console_port", "number"),
     "connection_timeout": ("timeout_seconds", "seconds"),
     "end_by_flags": ("ends_by_flags", "truth"),
 }
@@ -62,6 +63,7 @@ class Setup:
         is_promiscuous: whether frames for other stations are taken.
         filter: in pcap's language, for everything that is captured; empty takes all.
         log_interval_seconds: between lines of the statistics.
+        console_port: of the console, on 127.0.0.1; 0 for any that is free.
         warnings: what the file asks for in vain.
     """
 
@@ -71,6 +73,7 @@ class Setup:
     is_promiscuous: bool = False
     filter: str = ""
     log_interval_seconds: float = 60.0
+    console_port: int = 0
     warnings: tuple[str, ...] = ()
 
 

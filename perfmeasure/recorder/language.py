@@ -280,12 +280,12 @@ class _Parser:
             self._word("tag")
             return Feed(program, self._name("a tag"))
         token = self._next("the name of a file")
-        if not _FILE_NAME.match(token.text):
+        if not _FILE_NAME.match(token.text) or token.text.endswith(".part"):
             raise self._error(
                 token.at,
                 f"{token.text!r}",
                 "the name of a file in the folder queries of the store: up to 100 letters, "
-                "digits, _, - and, but at its beginning, .",
+                "digits, _, - and ., not with . at its beginning or .part at its end",
             )
         return ToFile(token.text)
 

@@ -41,6 +41,7 @@ class Recorder:
         writer: of the store.
         recording: what is done with packets; there once `capture` or `read` has begun.
         statistics: the logs.
+        link: the link type of what `capture` records; None before that.
 
     Raises:
         MeasurementError: another recorder writes there, or it cannot be written.
@@ -60,6 +61,7 @@ class Recorder:
             raise
         self.recording: Recording | None = None
         self.losses = Losses()
+        self.link: int | None = None
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_stopping = False
@@ -129,6 +131,7 @@ class Recorder:
         """
         setup = self._setup
         ring = Ring(interface, is_promiscuous=setup.is_promiscuous)
+        self.link = ring.link
         kernel = None
         try:
             if setup.filter:

@@ -33,6 +33,9 @@ CLASSES = (
 )  # fmt: skip
 INDEX_FIELDS = ("timestamp", "index", "entries_mem", "qlen")
 
+Figures = tuple[object, ...]
+"""The values of a line."""
+
 _MOST_WAITING = 10_000
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -81,26 +84,59 @@ class Statistics:
         self.query_bytes = 0
         self._last = (time.monotonic(), 0, 0, 0)  # when, drops, all bytes, stored bytes
 
+    def add_query(self, packets: int, size: int) -> None:
+        """Count what a query has delivered."""
+        self.query_packets += packets
+        self.query_bytes += size
+
     def write(self, recording: Recording, writer: StoreWriter, losses: Losses) -> None:
-        """Write one interval's lines."""
+        """Write one interval's lines, and begin another interval."""
         now = time.time()
+        for name, lines in self.figures(recording, writer, losses, now).items():
+            for values in lines:
+                self._line(name, "\t".join(map(str, values)), now)
+        _, size = recording.seen()
+        self._last = (time.monotonic(), losses.dropped, size, _stored(recording, writer)[1])
+
+    def figures(
+        self, recording: Recording, writer: StoreWriter, losses: Losses, now: float
+    ) -> dict[str, list[Figures]]:
+        """Return the lines of each log as they would be written now; no interval ends.
+
+        Args:
+            recording: what is recorded.
+            writer: of the store.
+            losses: what was counted outside of the recording.
+            now: Unix time.
+        """
         usages = [writer.usage(each.name) for each in recording.classes.list]
-        for number, usage in enumerate(usages):
-            self._class(now, number, usage, recording, writer.stored)
         rows = sum(usage.open_rows for usage in usages)
-        for index in INDEXES:
-            self._line("indexes", f"{now:.6f}\t{index}\t{rows}\t0", now)
+        return {
+            "stats": [self._stats(recording, writer, losses, usages, now)],
+            "classes": [
+                _class(now, number, usage, recording, writer.stored)
+                for number, usage in enumerate(usages)
+            ],
+            "indexes": [(f"{now:.6f}", index, rows, 0) for index in INDEXES],
+        }
+
+    def _stats(
+        self,
+        recording: Recording,
+        writer: StoreWriter,
+        losses: Losses,
+        usages: list[Usage],
+        now: float,
+    ) -> Figures:
         packets, size = recording.seen()
         conns = len(recording.connections.table)
         in_kernel = recording.kernel.count if recording.kernel is not None else 0
-        stored = sum(int(writer.stored[each.name][0]) for each in recording.classes.list)
-        stored_bytes = sum(int(writer.stored[each.name][1]) for each in recording.classes.list)
+        stored, stored_bytes = _stored(recording, writer)
         then, drops, last_size, last_stored = self._last
         seconds = max(time.monotonic() - then, 1e-6)
-        self._last = (time.monotonic(), losses.dropped, size, stored_bytes)
         used = resource.getrusage(resource.RUSAGE_SELF)
         came = losses.received + losses.dropped
-        values = (
+        return (
             f"{now:.6f}", conns, recording.classes.assigned, losses.received,
             losses.dropped, f"{losses.dropped / came if came else 0:.6f}", losses.dropped - drops,
             packets, size, f"{(size - last_size) * 8e-6 / seconds:.3f}", stored, stored_bytes,
@@ -110,32 +146,6 @@ class Statistics:
             int(recording.totals.unstored[:, 0].sum()), in_kernel,
             "paused" if recording.is_paused else "recording",
         )  # fmt: skip
-        self._line("stats", "\t".join(map(str, values)), now)
-
-    def _class(
-        self,
-        now: float,
-        number: int,
-        usage: Usage,
-        recording: Recording,
-        stored: dict[str, Array],
-    ) -> None:
-        name = recording.classes.list[number].name
-        cut = recording.cut(number)
-        packets, size = stored[name]
-        ages = [
-            f"{max(0.0, now - first_ns / 1e9):.3f}" if count else "0.000"
-            for first_ns, count in (
-                (usage.open_first_ns, usage.open_packets),
-                (usage.closed_first_ns, usage.closed_packets),
-            )
-        ]
-        values = (
-            f"{now:.6f}", name, size, packets, cut[1], cut[0], usage.open_bytes, usage.open_packets,
-            ages[0], usage.closed_bytes, usage.closed_packets, ages[1],
-            recording.totals.unstored[number, 0],
-        )  # fmt: skip
-        self._line("classes", "\t".join(map(str, values)), now)
 
     def _line(self, name: str, text: str, now: float) -> None:
         waiting = self._waiting[name]
@@ -149,6 +159,36 @@ class Statistics:
         """Close the logs."""
         for log in self._logs.values():
             log.close()
+
+
+def _stored(recording: Recording, writer: StoreWriter) -> tuple[int, int]:
+    """Return packets and bytes that were stored of all classes."""
+    each = [writer.stored[one.name] for one in recording.classes.list]
+    return sum(int(packets) for packets, _ in each), sum(int(size) for _, size in each)
+
+
+def _class(
+    now: float,
+    number: int,
+    usage: Usage,
+    recording: Recording,
+    stored: dict[str, Array],
+) -> Figures:
+    name = recording.classes.list[number].name
+    cut = recording.cut(number)
+    packets, size = stored[name]
+    ages = [
+        f"{max(0.0, now - first_ns / 1e9):.3f}" if count else "0.000"
+        for first_ns, count in (
+            (usage.open_first_ns, usage.open_packets),
+            (usage.closed_first_ns, usage.closed_packets),
+        )
+    ]
+    return (
+        f"{now:.6f}", name, size, packets, cut[1], cut[0], usage.open_bytes, usage.open_packets,
+        ages[0], usage.closed_bytes, usage.closed_packets, ages[1],
+        recording.totals.unstored[number, 0],
+    )  # fmt: skip
 
 
 def resident_bytes() -> int:
