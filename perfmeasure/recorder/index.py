@@ -98,6 +98,11 @@ class OpenIndex:
         self._lock = threading.Lock()
         self.packets = 0
 
+    @property
+    def rows(self) -> int:
+        """How many connections there are."""
+        return self._row_count
+
     def add(self, frames: Array, packets: Array, places: Array) -> None:
         """Add packets whose records begin at ``places`` (uint32) of the segment."""
         groups = np.empty(len(frames), "u4")

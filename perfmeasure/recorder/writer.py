@@ -31,6 +31,10 @@ from perfmeasure.recorder.segment import (
 _INDEX_BYTES_PER_PACKET = 12
 """What the budget sets aside for the index of packets that are not indexed on disk yet."""
 
+_MAX_ROWS = 1 << 19
+"""Connections at which a segment is closed, which bounds the memory of its index: a scan of ports
+makes a connection of each packet."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -160,7 +164,7 @@ class StoreWriter:
                 segment.append(data, frames[part], packets[part])
                 done += count
                 written = int(ends[done - 1])
-            if done < len(frames):
+            if done < len(frames) or segment.index.rows >= _MAX_ROWS:
                 self._close(key)
             self._keep_budget(class_name)
 
