@@ -356,7 +356,7 @@ static inline int core_has_ended(const struct connection *row, const struct pack
     const __u8 both = CONNECTION_FIN_A | CONNECTION_FIN_B;
 
     if (rules->timeout_ns && !(row->state & CONNECTION_NO_TIMEOUT) &&
-        ts_ns - row->last_ns > rules->timeout_ns)
+        (__s64)((__u64)ts_ns - (__u64)row->last_ns) > rules->timeout_ns)
         return 1;
     return rules->ends_by_flags && ((row->state & CONNECTION_RST) || (row->state & both) == both) &&
            (packet->tcp_flags & (PACKET_SYN | PACKET_ACK)) == PACKET_SYN;
