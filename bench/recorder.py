@@ -156,7 +156,7 @@ def bench_queries(store: Path, which: Array, rounds: int) -> None:
     ends = connections(np.random.default_rng(20061117))
     sizes = np.bincount(which, minlength=CONNECTIONS)
     picks = rng.choice(which, rounds)
-    nowhere = open(os.devnull, "wb")  # noqa: SIM115 - for as long as the process lives
+    nowhere = Path(os.devnull).open("wb")  # noqa: SIM115 - for as long as the process lives
     for what in ("count", "packets"):
         times = []
         for pick in [*picks[:20], *picks]:  # the first ones warm the caches

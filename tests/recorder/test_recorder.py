@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-
 from perfmeasure.recorder.classes import PacketClass
 from perfmeasure.recorder.configuration import Setup
 from perfmeasure.recorder.connections import Rules

@@ -294,6 +294,28 @@ def test_answers_of_several_classes_and_links_are_in_time_order(tmp_path: Path) 
     writer.close()
 
 
+@pytest.mark.parametrize("inactivity_ms", [0, 1, 5, 10**6])
+def test_intervals_end_with_the_period_of_inactivity(inactivity_ms: int, tmp_path: Path) -> None:
+    packets = made.trace(5, 3000, 50)
+    (tmp_path / "one.pcap").write_bytes(made.pcap(packets))
+    writer = StoreWriter(tmp_path / "store", {"all": Limits(segment_bytes=50_000)})
+    record(writer, tmp_path / "one.pcap")
+    found = Store(tmp_path / "store", writer).intervals(
+        Match(parse_key("port", "9001")), inactivity_ms / 1000
+    )
+    writer.close()
+    wanted: list[tuple[int, int]] = []
+    for ts_ns, frame in sorted(packets):
+        if "9001" not in keys_of(frame).get("port", ()):
+            continue
+        if wanted and ts_ns - wanted[-1][1] <= inactivity_ms * 10**6:
+            wanted[-1] = (wanted[-1][0], ts_ns)
+        else:
+            wanted.append((ts_ns, ts_ns))
+    assert found == wanted
+    assert len(wanted) > 1 or inactivity_ms == 10**6
+
+
 def test_lost_packets_are_named_in_every_answer_that_they_touch(tmp_path: Path) -> None:
     packets = made.trace(5, 200, 50)
     (tmp_path / "one.pcap").write_bytes(made.pcap(packets))
