@@ -76,7 +76,7 @@ def send(interface: str, count: int) -> None:
     """Put ``count`` frames on an interface with sendmmsg(2)."""
     rng = random.Random(630)
     frames = [frame(rng) for _ in range(FRAMES)]
-    vectors = (_Vector * FRAMES)(*((each, len(each)) for each in frames))
+    vectors = (_Vector * FRAMES)(*(_Vector(each, len(each)) for each in frames))
     messages = (_Message * FRAMES)()
     for number in range(FRAMES):
         messages[number].vectors = ctypes.addressof(vectors[number])

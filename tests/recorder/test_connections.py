@@ -40,11 +40,15 @@ def segments(*flags: int, gap_ns: int = 1, size: int = 100) -> list[Timed]:
     ]
 
 
+def not_asked(slot: int) -> None:
+    pytest.fail(f"the kernel has nothing to do with row {slot}")
+
+
 class Followed(Connections):
     """Connections that all have one cutoff, as those of a class have."""
 
     def __init__(self, cutoff_bytes: int, rules: Rules, max_connections: int = 1 << 20) -> None:
-        super().__init__(rules, pytest.fail, max_connections)
+        super().__init__(rules, not_asked, max_connections)
         self._cutoff_bytes = cutoff_bytes
 
     def follow(self, frames: Array, packets: Array) -> tuple[Array, int]:
@@ -180,7 +184,7 @@ def test_forgetting_drops_what_has_ended_and_keeps_the_rest_found() -> None:
 def test_what_the_kernel_has_seen_more_of_is_asked_for(
     is_plain: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pause that only seems one: the kernel cut packets meanwhile, of which the row knows nothing."""
+    """A pause that only seems one: the kernel cut packets, of which the row knows nothing."""
     if is_plain:
         monkeypatch.setattr(core, "follow", plain.follow)
         monkeypatch.setattr(core, "make_table", plain.make_table)
@@ -213,7 +217,7 @@ def test_the_mark_of_the_kernel_goes_over_to_the_next_connection(
     if is_plain:
         monkeypatch.setattr(core, "follow", plain.follow)
         monkeypatch.setattr(core, "make_table", plain.make_table)
-    connections = Connections(Rules(), pytest.fail)
+    connections = Connections(Rules(), not_asked)
     _, frames, decoded = frames_of(segments(ACK, RST, SYN))
     connections.follow(frames[:1], decoded[:1])
     connections.table["state"][0] |= IN_KERNEL
