@@ -2,8 +2,8 @@
  *
  * It is compiled into the kernel programs (by bcc, for the verifier) and as ordinary C. What it reads:
  *
- *   Ethernet, then at most two VLAN tags (802.1Q 0x8100, 802.1ad 0x88a8), one that the hardware took
- *   out of the frame included;
+ *   Ethernet, then at most two VLAN tags (802.1Q 0x8100, 802.1ad 0x88a8, and 0x9100 of before 802.1ad),
+ *   one that the hardware took out of the frame included;
  *   IPv4 with options; a non-first fragment has ports 0, a first one those of its header;
  *   IPv6 with at most PACKET_MAX_EXTENSIONS extension headers (hop-by-hop, routing, fragment,
  *   destination options, AH); of a non-first fragment the protocol is what its fragment header names;
@@ -23,7 +23,7 @@ enum { PACKET_MAX_TAGS = 2, PACKET_MAX_EXTENSIONS = 8 };
 enum packet_verdict {
     PACKET_PARSED = 0,
     PACKET_NOT_IP = 1,     /* ARP and so on, IEEE 802.3 lengths included */
-    PACKET_CUT = 2,        /* ends before the ports (of TCP: before the flags) */
+    PACKET_CUT = 2,        /* ends within a header, of the transport's before PACKET_*_NEEDED */
     PACKET_TAGS = 3,       /* more than two VLAN tags */
     PACKET_MALFORMED = 4,  /* version or lengths of the IP header contradict themselves */
     PACKET_EXTENSIONS = 5, /* more IPv6 extension headers than are followed */
@@ -36,6 +36,7 @@ enum {
     PACKET_TYPE_IPV6 = 0x86dd,
     PACKET_TYPE_TAG = 0x8100,
     PACKET_TYPE_OUTER_TAG = 0x88a8,
+    PACKET_TYPE_OLD_TAG = 0x9100,
     PACKET_HOP_BY_HOP = 0,
     PACKET_TCP = 6,
     PACKET_UDP = 17,
@@ -44,6 +45,9 @@ enum {
     PACKET_AH = 51,
     PACKET_DESTINATION = 60,
     PACKET_SCTP = 132,
+    PACKET_TCP_NEEDED = 16, /* to the window, the flags before it */
+    PACKET_UDP_NEEDED = 4,  /* the ports */
+    PACKET_SCTP_NEEDED = 12, /* the common header */
     PACKET_FIN = 0x01,
     PACKET_SYN = 0x02,
     PACKET_RST = 0x04,
@@ -69,7 +73,7 @@ PACKET_INLINE __u32 packet_word(const __u8 *at)
 
 PACKET_INLINE int packet_is_tag(__u32 type)
 {
-    return type == PACKET_TYPE_TAG || type == PACKET_TYPE_OUTER_TAG;
+    return type == PACKET_TYPE_TAG || type == PACKET_TYPE_OUTER_TAG || type == PACKET_TYPE_OLD_TAG;
 }
 
 /* Extension headers by number; all but the fragment header of 8 bytes have their length in byte 1. */
@@ -129,7 +133,6 @@ PACKET_INLINE enum packet_verdict packet_parse_ip(const __u8 *at, const __u8 *en
         left = packet_u16(at + 4);
         left = left ? left : PACKET_UNKNOWN_LENGTH;
         protocol = at[6];
-#pragma unroll
         for (i = 0; i < 4; i++) {
             key->src_ip[i] = packet_word(at + 8 + 4 * i);
             key->dst_ip[i] = packet_word(at + 24 + 4 * i);
@@ -165,16 +168,18 @@ PACKET_INLINE enum packet_verdict packet_parse_ip(const __u8 *at, const __u8 *en
     if (fragment_offset ||
         (protocol != PACKET_TCP && protocol != PACKET_UDP && protocol != PACKET_SCTP))
         return PACKET_PARSED;
-    if (left < 4 || at + 4 > end)
+    if (left < PACKET_UDP_NEEDED || at + PACKET_UDP_NEEDED > end)
         return PACKET_CUT;
     key->src_port = packet_u16(at);
     key->dst_port = packet_u16(at + 2);
-    length = protocol == PACKET_TCP ? 14 : 4;
+    length = protocol == PACKET_TCP   ? PACKET_TCP_NEEDED
+             : protocol == PACKET_UDP ? PACKET_UDP_NEEDED
+                                      : PACKET_SCTP_NEEDED;
     if (left < length || at + length > end)
         return PACKET_CUT;
     if (protocol == PACKET_TCP) {
         /* A check of its own, whose bound the verifier knows. */
-        if (at + 14 > end)
+        if (at + PACKET_TCP_NEEDED > end)
             return PACKET_CUT;
         *tcp_flags = at[13];
     }
@@ -193,7 +198,6 @@ PACKET_INLINE enum packet_verdict packet_parse(const __u8 *data, const __u8 *end
         return PACKET_CUT;
     type = packet_u16(at + 12);
     at += PACKET_ETHERNET_BYTES;
-#pragma unroll
     for (i = 0; i < PACKET_MAX_TAGS; i++) {
         if (!packet_is_tag(type))
             break;

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfmeasure.errors import MissingError
+from perfmeasure.flows import bpfcall, headers
 from perfmeasure.units import format_bytes
 
 if TYPE_CHECKING:
@@ -174,60 +176,34 @@ def check_bcc() -> Check:
 
 def check_kernel_headers(root: Path = _ROOT, environ: Mapping[str, str] = os.environ) -> Check:
     """Whether there are kernel headers that bcc can compile with."""
-    name, release = "kernel headers", platform.release()
-    if source := environ.get("BCC_KERNEL_SOURCE"):
-        if (Path(source) / "include").is_dir():
-            return Check(name, Status.OK, f"{source} (BCC_KERNEL_SOURCE)")
-        return Check(
-            name,
-            Status.MISSING,
-            f"BCC_KERNEL_SOURCE names {source}, which has no folder include",
-            "unset BCC_KERNEL_SOURCE, or name a folder with a kernel's headers",
-        )
-    own = root / "lib/modules" / release / "build"
-    if (own / "include").is_dir():
-        return Check(name, Status.OK, f"{own}, of the running kernel")
-    if (packed := root / "sys/kernel/kheaders.tar.xz").exists():
-        return Check(name, Status.OK, f"{packed}, of the running kernel")
-    others = sorted(
-        folder
-        for folder in root.glob("usr/src/linux-headers-*")
-        if folder.is_dir() and not folder.name.endswith("-common")
-    )
-    if others:
-        return Check(
-            name,
-            Status.WARNING,
-            f"{others[-1]}, of another kernel than the running {release}: "
-            "enough for programs that use only its stable structures",
-            "for other uses of bcc: link the files of the -common folder and then those of this "
-            "one into one folder, and name that in BCC_KERNEL_SOURCE",
-        )
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "amd64")
+    name = "kernel headers"
+    try:
+        found = headers.find(root, environ)
+    except MissingError as error:
+        return Check(name, Status.MISSING, error.got, error.next_step)
+    where = f"{found.layers[-1]}"
+    if found.is_running_kernels:
+        return Check(name, Status.OK, f"{where}, of the running kernel")
+    if found.is_found_by_bcc:
+        return Check(name, Status.OK, f"{where} (BCC_KERNEL_SOURCE)")
     return Check(
         name,
-        Status.MISSING,
-        f"none for {release}, and none of another kernel in /usr/src",
-        f"apt-get install --no-install-recommends linux-headers-{architecture}",
+        Status.OK,
+        f"{where}, of another kernel than the running {platform.release()}: "
+        "enough, since only stable structures are used",
     )
 
 
-_BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
-_BPF_MAP_CREATE, _BPF_PROG_LOAD = 0, 5
 # `r0 = 0; exit`, the least program there is; both instructions are 8 bytes.
 _PROGRAM = bytes.fromhex("b7000000000000009500000000000000")
 
 
-def _bpf(command: int, attributes: bytes) -> int:
-    """Make one bpf(2) call that yields a descriptor, close that, and return 0 or the errno."""
-    number = _BPF_SYSCALL.get(platform.machine())
-    if number is None:
-        return errno.ENOSYS
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = libc.syscall(number, command, attributes, len(attributes))
-    if descriptor < 0:
-        return ctypes.get_errno()
-    os.close(descriptor)
+def _try_bpf(command: bpfcall.Command, attributes: bytes) -> int:
+    """Call bpf(2) for a descriptor, close that, and return 0 or the error's number."""
+    try:
+        os.close(bpfcall.bpf(command, attributes))
+    except OSError as error:
+        return error.errno or errno.EINVAL
     return 0
 
 
@@ -241,12 +217,13 @@ def check_bpf_right() -> Check:
     pointers = b"".join(
         ctypes.addressof(buffer).to_bytes(8, sys.byteorder) for buffer in (program, licence)
     )
+    create, load = bpfcall.Command.MAP_CREATE, bpfcall.Command.PROG_LOAD
     attempts = {
-        "create a map": (_BPF_MAP_CREATE, _u32s(2, 4, 8, 1)),  # an array, 4-byte key, 8-byte value
-        "load a packet program": (_BPF_PROG_LOAD, _u32s(6, 2) + pointers + bytes(24)),  # XDP
-        "load a tracing program": (_BPF_PROG_LOAD, _u32s(17, 2) + pointers + bytes(24)),  # raw_tp
+        "create a map": (create, _u32s(2, 4, 8, 1)),  # an array, 4-byte key, 8-byte value
+        "load a packet program": (load, _u32s(6, 2) + pointers + bytes(24)),  # XDP
+        "load a tracing program": (load, _u32s(17, 2) + pointers + bytes(24)),  # raw_tp
     }
-    refused = {what: code for what, attempt in attempts.items() if (code := _bpf(*attempt))}
+    refused = {what: code for what, attempt in attempts.items() if (code := _try_bpf(*attempt))}
     if not refused:
         return Check("BPF right", Status.OK, "map created, packet and tracing programs loaded")
     found = "; ".join(f"cannot {what}: {os.strerror(code)}" for what, code in refused.items())

@@ -125,7 +125,11 @@ def _why_missing(part: str) -> str:
 
         lacking = [
             check
-            for check in (checks.check_bcc(), checks.check_bpf_right())
+            for check in (
+                checks.check_bcc(),
+                checks.check_kernel_headers(),
+                checks.check_bpf_right(),
+            )
             if check.status is checks.Status.MISSING
         ]
         return "; ".join(f"{check.name}: {check.found}" for check in lacking)

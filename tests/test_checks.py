@@ -153,10 +153,9 @@ def test_kernel_headers_in_the_order_of_use(tmp_path: Path) -> None:
     assert "apt-get install --no-install-recommends linux-headers-" in look().remedy
 
     for name in ("linux-headers-6.1.0-9-common", "linux-headers-6.1.0-9-amd64"):
-        (tmp_path / "usr/src" / name).mkdir(parents=True)
-    assert look().status is Status.WARNING
+        (tmp_path / "usr/src" / name / "include").mkdir(parents=True)
+    assert look().status is Status.OK
     assert "linux-headers-6.1.0-9-amd64, of another kernel" in look().found
-    assert "BCC_KERNEL_SOURCE" in look().remedy
 
     (tmp_path / "lib/modules" / platform.release() / "build/include").mkdir(parents=True)
     assert look().status is Status.OK

@@ -14,9 +14,12 @@ import os
 import platform
 import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
@@ -193,7 +196,7 @@ class BatchReader:
         Raises:
             OSError: the kernel refused.
         """
-        return self._read(map_fd, Command.MAP_LOOKUP_AND_DELETE_BATCH)
+        return self._together(self.drained_batches(map_fd))
 
     def peek(self, map_fd: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return all entries and leave them where they are.
@@ -201,14 +204,33 @@ class BatchReader:
         Raises:
             OSError: the kernel refused.
         """
-        return self._read(map_fd, Command.MAP_LOOKUP_BATCH)
+        return self._together(self._batches(map_fd, Command.MAP_LOOKUP_BATCH))
 
-    def _read(
-        self, map_fd: int, command: Command
+    def drained_batches(
+        self, map_fd: int
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Yield and delete all entries, some at a time; each pair holds until the next.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        return self._batches(map_fd, Command.MAP_LOOKUP_AND_DELETE_BATCH)
+
+    def _together(
+        self, batches: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        keys, values = [], []
+        keys, values = [self._keys[:0]], [self._values[:0]]
+        for some_keys, some_values in batches:
+            keys.append(some_keys.copy())
+            values.append(some_values.copy())
+        return np.concatenate(keys), np.concatenate(values)
+
+    def _batches(
+        self, map_fd: int, command: Command
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         position = 0
-        while True:
+        is_last = False
+        while not is_last:
             attributes = ctypes.create_string_buffer(
                 struct.pack(
                     "=QQQQIIQQ",
@@ -218,7 +240,6 @@ class BatchReader:
                 ),
                 _ATTR_BYTES,
             )  # fmt: skip
-            is_last = False
             try:
                 bpf(command, attributes)
             except OSError as error:
@@ -226,12 +247,9 @@ class BatchReader:
                     raise
                 is_last = True
             count = struct.unpack_from("=I", attributes, 32)[0]
-            keys.append(self._keys[:count].copy())
-            values.append(self._values[:count].copy())
-            if is_last:
-                return np.concatenate(keys), np.concatenate(values)
             ctypes.memmove(self._in, self._out, len(self._in))
             position = ctypes.addressof(self._in)
+            yield self._keys[:count], self._values[:count]
 
 
 def lookup(map_fd: int, key: bytes, value_bytes: int) -> bytes | None:

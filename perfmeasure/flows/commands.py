@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from perfmeasure import jsonio
 from perfmeasure.errors import UsageError
-from perfmeasure.flows import interfaces, keys, summary
+from perfmeasure.flows import interfaces, keys, privileges, summary
 from perfmeasure.flows.collector import Collector
 from perfmeasure.flows.ledger import Ledger
 from perfmeasure.flows.report import Report
@@ -28,7 +29,7 @@ from perfmeasure.flows.windows import DEFAULT_FLOWS
 from perfmeasure.units import log_stamp, parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from perfmeasure.flows.keys import Array
     from perfmeasure.flows.windows import Window
@@ -148,12 +149,7 @@ class _Run:
         self._collector = collector
         self._settings = settings
         self._names = interfaces.names_by_number(collector.hooks)
-        store = prefix and WindowStore(prefix / "kernel" / "windows", self._names)
-        # Without an end, sums over the whole run would grow without one, too.
-        is_summing = settings.is_json or settings.duration_seconds is not None
-        self._ledger = Ledger(store or None, is_summing=is_summing)
-        self._shown: list[Array] = []
-        self._shown_rows = 0
+        self._store = prefix and WindowStore(prefix / "kernel" / "windows", self._names)
 
     def run(self) -> None:
         """Count until told to stop; then print what was seen.
@@ -162,37 +158,37 @@ class _Run:
             MissingError: an interface has no such hook.
             MeasurementError: packets are not accounted for, or a window cannot be stored.
         """
-        duration = self._settings.duration_seconds
+        # Without an end, sums over the whole run would grow without one, too.
+        is_summing = self._settings.is_json or self._settings.duration_seconds is not None
         with _stop_at_signals() as stop, self._screen() as draw:
             self._collector.start()
-            began = drawn = time.monotonic()
-            while not stop.is_set():
-                now = time.monotonic()
-                if duration is not None and now >= began + duration:
-                    break
-                self._take(self._collector.sweep())
-                if draw is not None and now - drawn >= _DRAW_SECONDS and self._shown:
-                    draw(self._latest(now - drawn))
-                    drawn = now
-                wait = max(self._collector.windows.wait_ns() / 1e9, 0.0)
-                if duration is not None:
-                    wait = min(wait, max(began + duration - time.monotonic(), 0.0))
-                stop.wait(wait)
-            self._take(self._collector.stop())
-        table = self._ledger.close()
+            privileges.keep_only(privileges.KEPT_WHILE_COUNTING)
+            latest = draw and _Latest(lambda *figures: draw(self._report(*figures)))
+            self._ledger = Ledger(
+                self._store or None,
+                is_summing=is_summing,
+                on_window=latest.add if latest else None,
+            )
+            try:
+                self._sweep_until(stop)
+            finally:
+                table = self._ledger.close()
         if self._settings.is_json:
             click.echo(jsonio.compact(self._document(table)))
         else:
-            click.echo(self._total(table).text())
+            click.echo(self._report(table, self._whole_reduction(), is_last=True).text())
 
-    def _take(self, windows: list[Window]) -> None:
-        self._ledger.add(windows)
-        self._shown += [window.flows for window in windows]
-        self._shown_rows += sum(len(window.flows) for window in windows)
+    def _sweep_until(self, stop: threading.Event) -> None:
+        duration = self._settings.duration_seconds
+        end = math.inf if duration is None else time.monotonic() + duration
+        while not stop.is_set() and (left := end - time.monotonic()) > 0:
+            stop.wait(min(max(self._collector.windows.wait_ns() / 1e9, 0.0), left))
+            self._ledger.add(self._collector.sweep())
+        self._ledger.add(self._collector.stop())
 
     @contextlib.contextmanager
-    def _screen(self) -> Iterator[Any]:
-        """Yield what shows a `Report` while the run goes on, or None."""
+    def _screen(self) -> Iterator[Callable[[Report], None] | None]:
+        """Yield what shows a report while the run goes on, or None."""
         if self._settings.is_json:
             yield None
         elif sys.stdout.isatty():
@@ -201,16 +197,6 @@ class _Run:
                 yield lambda report: live.update(Text(report.text()), refresh=True)
         else:
             yield _print_line
-
-    def _latest(self, seconds: float) -> Report:
-        """Return the report of the windows since the last one."""
-        table = keys.merge(self._shown)
-        reduction = Reduction(keys.total(table).packets, self._shown_rows, seconds)
-        self._shown, self._shown_rows = [], 0
-        return self._report(table, reduction)
-
-    def _total(self, table: Array) -> Report:
-        return self._report(table, self._whole_reduction(), is_last=True)
 
     def _report(self, table: Array, reduction: Reduction, *, is_last: bool = False) -> Report:
         return Report(
@@ -224,7 +210,7 @@ class _Run:
             if self._settings.is_service_key
             else (),
             hooks=tuple(self._collector.hook_counts()) if is_last else (),
-            overflow=self._ledger.overflow,
+            overflow=dict(self._ledger.overflow),
         )
 
     def _whole_reduction(self) -> Reduction:
@@ -266,6 +252,31 @@ class _Run:
         rows = summary.top(table, top)
         document["flows"] = summary.flow_fields(rows, self._names, self._ledger.times)
         return document
+
+
+class _Latest:
+    """Gathers windows, and shows what was in them about once a second.
+
+    Args:
+        show: called with the flows, one row each, and what they were reduced to.
+    """
+
+    def __init__(self, show: Callable[[Array, Reduction], None]) -> None:
+        self._show = show
+        self._tables: list[Array] = []
+        self._shown = time.monotonic()
+
+    def add(self, window: Window) -> None:
+        """Take a window in."""
+        self._tables.append(window.flows)
+        seconds = time.monotonic() - self._shown
+        if seconds < _DRAW_SECONDS:
+            return
+        table = keys.merge(self._tables)
+        summaries = sum(len(part) for part in self._tables)
+        self._show(table, Reduction(keys.total(table).packets, summaries, seconds))
+        self._tables.clear()
+        self._shown = time.monotonic()
 
 
 def _print_line(report: Report) -> None:

@@ -81,7 +81,7 @@ def find(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Headers:
     raise MissingError(
         "kernel headers",
         f"none for {release}, and none of another kernel in /usr/src",
-        next_step=f"apt-get install --no-install-recommends {package_name()}",
+        next_step=f"install some: apt-get install --no-install-recommends {package_name()}",
     )
 
 

@@ -44,16 +44,20 @@ VALUE = np.dtype(
 )
 """``struct flow_value``: what one processor counted; times are CLOCK_MONOTONIC."""
 
-TABLE = np.dtype([(name, KEY[name]) for name in KEY.names or ()] + [
-    ("packets", "u8"),
-    ("bytes", "u8"),
-    ("segments", "u8"),
-    ("first_ns", "u8"),
-    ("last_ns", "u8"),
-    ("connects", "u8"),
-    ("closes", "u8"),
-    ("tcp_flags", "u1"),
-])  # fmt: skip
+TABLE = np.dtype(
+    [
+        *((name, KEY[name]) for name in KEY.names or ()),
+        ("packets", "u8"),
+        ("bytes", "u8"),
+        ("segments", "u8"),
+        ("first_ns", "u8"),
+        ("last_ns", "u8"),
+        ("connects", "u8"),
+        ("closes", "u8"),
+        ("tcp_flags", "u1"),
+    ],
+    align=True,
+)
 """One flow in one window, or in several: the counts of all processors together."""
 
 TOTALS = np.dtype([("packets", "u8"), ("bytes", "u8")])
@@ -69,13 +73,20 @@ SLOTS = 4
 CONTROL_BEGIN_NS = SLOTS
 WINDOW_RING = 256
 HOOK_INTERFACES = 1024
+ERROR_NUMBERS = 256
 PROTOCOLS = 256
 INGRESS, EGRESS = 0, 1
 DIRECTIONS = ("ingress", "egress")
 UNPARSED_REASONS = ("", "not_ip", "cut", "tags", "malformed", "extensions")
 """``enum packet_verdict``, why a frame has no key."""
 
+_NEVER_NS = np.uint64(2**64 - 1)
+_ONE = np.uint64(1)
 _SUMMED = ("packets", "bytes", "segments", "connects", "closes")
+# A row of the table begins with its key.
+_KEY_OF_ROW = np.dtype(
+    {"names": ["key"], "formats": [KEY], "offsets": [0], "itemsize": TABLE.itemsize}
+)
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -100,15 +111,16 @@ def address_text(address: bytes) -> str:
 def sum_processors(keys: Array, values: Array) -> Array:
     """Return the table of keys (n,) and values (n, processors), summed over the processors."""
     table = np.zeros(len(keys), TABLE)
-    for name in KEY.names or ():
-        table[name] = keys[name]
-    for name in _SUMMED:
-        np.sum(values[name], axis=1, dtype=np.uint64, out=table[name])
-    # A processor that did not see the flow has no times: its first one must not win.
-    firsts = np.where(values["packets"] > 0, values["first_ns"], np.uint64(2**64 - 1))
-    np.min(firsts, axis=1, out=table["first_ns"], initial=np.uint64(2**64 - 1))
-    np.max(values["last_ns"], axis=1, out=table["last_ns"], initial=np.uint64(0))
-    table["tcp_flags"] = np.bitwise_or.reduce(values["tcp_flags"], axis=1)
+    table.view(_KEY_OF_ROW)["key"] = keys
+    table["first_ns"] = _NEVER_NS
+    for column in values.T:
+        for name in _SUMMED:
+            table[name] += column[name]
+        # A processor that did not see the flow has 0, which must not win: less one, it is never.
+        np.minimum(table["first_ns"], column["first_ns"] - _ONE, out=table["first_ns"])
+        np.maximum(table["last_ns"], column["last_ns"], out=table["last_ns"])
+        table["tcp_flags"] |= column["tcp_flags"].astype("u1")
+    table["first_ns"] += _ONE
     return table
 
 
@@ -128,14 +140,19 @@ def group(rows: Array) -> tuple[Array, Array]:
     """
     words = np.ascontiguousarray(rows).view("u8")
     words = words.reshape(len(rows), rows.dtype.itemsize // 8)
-    hashes = np.zeros(len(rows), "u8")
-    for column in words.T:
-        hashes = (hashes ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        hashes ^= hashes >> np.uint64(29)
+    hashes = _hashes(words)
     _, first, groups = np.unique(hashes, return_index=True, return_inverse=True)
     if not np.array_equal(words[first][groups], words):  # two rows have one hash
         _, first, groups = np.unique(words, axis=0, return_index=True, return_inverse=True)
     return first, groups.ravel()
+
+
+def _hashes(words: Array) -> Array:
+    hashes = np.zeros(len(words), "u8")
+    for column in words.T:
+        hashes = (hashes ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    return hashes
 
 
 def merge(tables: Sequence[Array]) -> Array:
@@ -143,10 +160,7 @@ def merge(tables: Sequence[Array]) -> Array:
     rows = np.concatenate([np.zeros(0, TABLE), *tables])
     if not len(rows):
         return rows
-    keys = np.zeros(len(rows), KEY)
-    for name in KEY.names or ():
-        keys[name] = rows[name]
-    first, groups = group(keys)
+    first, groups = group(rows.view(_KEY_OF_ROW)["key"])
     merged = rows[first]
     order = np.argsort(groups, kind="stable")
     rows = rows[order]

@@ -13,6 +13,8 @@ from perfmeasure.flows.keys import TABLE, Array, Total
 from perfmeasure.flows.times import KernelTimes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from perfmeasure.flows.window_store import WindowStore
     from perfmeasure.flows.windows import Window
 
@@ -29,15 +31,23 @@ class Ledger:
     Args:
         store: where the windows go; nowhere if it is None.
         is_summing: whether to sum the flows, which takes about 150 bytes for each.
+        on_window: called with each window, in this thread.
     """
 
-    def __init__(self, store: WindowStore | None = None, *, is_summing: bool = True) -> None:
+    def __init__(
+        self,
+        store: WindowStore | None = None,
+        *,
+        is_summing: bool = True,
+        on_window: Callable[[Window], None] | None = None,
+    ) -> None:
         self.times = KernelTimes()
         self.summary_count = 0
         """Rows that left the kernel: flows, each in each window."""
         self.overflow: dict[tuple[int, int], Total] = {}
         """By direction and protocol, what found no room."""
         self._store = store
+        self._on_window = on_window
         self._is_summing = is_summing
         self._tables: list[Array] = []
         self._pending_rows = 0
@@ -91,6 +101,8 @@ class Ledger:
             self.overflow[at] = self.overflow.get(at, Total()).plus(part.total)
         if self._store is not None:
             self._store.add(window)
+        if self._on_window is not None:
+            self._on_window(window)
         if not self._is_summing or not len(window.flows):
             return
         self._tables.append(window.flows)

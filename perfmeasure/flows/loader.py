@@ -51,7 +51,9 @@ class Program:
             self.table = self._compile(path, flags)
             for name, kind in functions.items():
                 try:
-                    self.functions[name] = self.table.load_func(name, getattr(self._bcc.BPF, kind))
+                    self.functions[name] = self.table.load_func(
+                        name.encode(), getattr(self._bcc.BPF, kind)
+                    )
                 except Exception as error:
                     raise _not_loaded(file_name, name, report()) from error
 
@@ -61,17 +63,20 @@ class Program:
 
     def map_fd(self, name: str) -> int:
         """Return the descriptor of a map."""
-        return int(self.table[name].map_fd)
+        return int(self.table[name.encode()].map_fd)
 
     def _compile(self, path: Path, flags: Sequence[str]) -> Any:
         source = headers.folder_for_bcc(headers.find(), headers.cache_folder())
         if source is not None:
             os.environ["BCC_KERNEL_SOURCE"] = str(source)
-        return self._bcc.BPF(src_file=str(path), cflags=list(flags))
+        return self._bcc.BPF(src_file=os.fsencode(path), cflags=list(flags))
 
 
 def _import_bcc() -> Any:
-    remedy = "apt-get install --no-install-recommends python3-bpfcc, then run ./run once more"
+    remedy = (
+        "install it: apt-get install --no-install-recommends python3-bpfcc, "
+        "then run ./run once more"
+    )
     try:
         bcc = importlib.import_module("bcc")
     except Exception as error:

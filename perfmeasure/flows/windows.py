@@ -32,7 +32,7 @@ MARGIN_NS = 2_000_000
 """How long after its end a window is swept: what the processors' clocks may differ by, and more."""
 
 _NEVER_NS = 2**64 - 1
-_BATCH_BYTES = 16 * 2**20
+_BATCH_BYTES = 4 * 2**20
 DEFAULT_FLOWS = 65536
 
 
@@ -103,11 +103,10 @@ class Windows:
         self._processors = bpfcall.possible_processors()
         entry_bytes = keys.KEY.itemsize + keys.VALUE.itemsize * self._processors
         self._reader = BatchReader(
-            keys.KEY, keys.VALUE, self._processors, min(32768, _BATCH_BYTES // entry_bytes)
+            keys.KEY, keys.VALUE, self._processors, max(512, _BATCH_BYTES // entry_bytes)
         )
         self._slots_fd = self.program.map_fd("slots")
         self._control_fd = self.program.map_fd("control")
-        self._totals_fd = self.program.map_fd("windows")
         self._table_fds = [self.program.map_fd(f"flows_{slot}") for slot in range(keys.SLOTS)]
         for slot in range(keys.SLOTS):
             self._set_slot(slot)
@@ -163,7 +162,7 @@ class Windows:
         counts = {
             name: self._totals("full_errors", number).packets
             for number, name in errno.errorcode.items()
-            if number < 256
+            if number < keys.ERROR_NUMBERS
         }
         return {name: count for name, count in counts.items() if count}
 
@@ -175,9 +174,10 @@ class Windows:
             slot = number % keys.SLOTS
             flows = np.zeros(0, keys.TABLE)
             if self._armed[slot] == number:
-                flows = keys.sum_processors(*self._reader.drain(self._table_fds[slot]))
+                flows = self._drain(slot)
                 # For the first window of this slot that has not ended: after a lag, not the next.
-                self._arm(last + 1 + (number - last - 1) % keys.SLOTS)
+                first = max(last + 1, time.monotonic_ns() // self.length_ns)
+                self._arm(first + (number - first) % keys.SLOTS)
             elif number <= last - keys.WINDOW_RING:
                 continue  # its counters have become part of a later window's
             terms = self._terms(number).with_drained(keys.total(flows))
@@ -185,6 +185,11 @@ class Windows:
             swept.append(Window(number, self.length_ns, flows, terms, overflow, clock))
         self._next = last + 1
         return swept
+
+    def _drain(self, slot: int) -> Array:
+        batches = self._reader.drained_batches(self._table_fds[slot])
+        tables = [keys.sum_processors(*batch) for batch in batches]
+        return np.concatenate(tables)
 
     def _arm(self, number: int) -> None:
         self._control(number % keys.SLOTS, number)

@@ -16,6 +16,7 @@ from perfmeasure.recorder.catalogue import Resolver
 from perfmeasure.recorder.configuration import read_setup, setup_of_options
 from perfmeasure.recorder.expression import parse
 from perfmeasure.recorder.recorder import Recorder
+from perfmeasure.recorder.server import ConsoleServer
 from perfmeasure.recorder.store import Counts, Store
 
 
@@ -81,12 +82,17 @@ def record_command(
         raise UsageError(
             "perfmeasure record", "both -i and -r" if files else "no source", "either -i or -r"
         )
-    recorder = Recorder(store, setup, lambda text: click.echo(f"perfmeasure: {text}", err=True))
+
+    def tell(text: str) -> None:
+        click.echo(f"perfmeasure: {text}", err=True)
+
+    recorder = Recorder(store, setup, tell)
     try:
         if interface:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: recorder.stop())
-            recorder.capture(interface)
+            with ConsoleServer(recorder, setup.console_port, tell):
+                recorder.capture(interface)
         else:
             recorder.read(files)
     finally:

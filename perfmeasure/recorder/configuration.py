@@ -27,7 +27,7 @@ _MAIN = {
     "promiscuous": ("is_promiscuous", "truth"),
     "filter": ("filter", "text"),
     "log_interval": ("log_interval_seconds", "seconds"),
-    "console_port": ("console_port", "number"),
+    "console_port": ("console_port", "port"),
     "connection_timeout": ("timeout_seconds", "seconds"),
     "end_by_flags": ("ends_by_flags", "truth"),
 }
@@ -167,6 +167,13 @@ def _number(value: Any, where: str) -> int:
     return value
 
 
+def _port(value: Any, where: str) -> int:
+    number = _number(value, where)
+    if not 0 <= number < 65536:
+        raise UsageError(where, f"{number}", "a port up to 65535, or 0 for any that is free")
+    return number
+
+
 def _amount(parse: Callable[[str, str], float]) -> Callable[[Any, str], float]:
     """Return a reader of amounts, with a unit in a text or without one as a number."""
 
@@ -179,6 +186,6 @@ def _amount(parse: Callable[[str, str], float]) -> Callable[[Any, str], float]:
 
 
 _READERS: dict[str, Callable[[Any, str], Any]] = {
-    "text": _text, "truth": _truth, "number": _number, "bytes": _amount(parse_bytes),
+    "text": _text, "port": _port, "truth": _truth, "number": _number, "bytes": _amount(parse_bytes),
     "seconds": _amount(parse_seconds),
 }  # fmt: skip

@@ -424,7 +424,7 @@ struct follow_rules {
 static inline int core_is_late(const struct connection *row, __s64 ts_ns, const struct follow_rules *rules)
 {
     return rules->timeout_ns && !(row->state & CONNECTION_NO_TIMEOUT) &&
-           ts_ns - row->last_ns > rules->timeout_ns;
+           (__s64)((__u64)ts_ns - (__u64)row->last_ns) > rules->timeout_ns;
 }
 
 static inline int core_has_ended(const struct connection *row, const struct packet *packet, __s64 ts_ns,

@@ -150,18 +150,19 @@ class KernelCutoff:
         if not self.count:
             return
         slots = np.flatnonzero(table["state"] & IN_KERNEL)
-        by_hash = dict(zip(table["hash"][slots].tolist(), slots.tolist(), strict=True))
+        hashes = table["hash"][slots]
+        order = np.argsort(hashes)
         _, values = self._reader.peek(self._flows)
-        distance_ns = read_pair().distance_ns
-        for value in values[:, 0]:
-            slot = by_hash.get(int(value["hash"]))
-            if slot is None:
-                continue
-            if value["is_lifted"]:
-                self.take_out(table, slot)
-            else:
-                last_ns = int(value["last_ns"]) + distance_ns
-                table["last_ns"][slot] = max(table["last_ns"][slot], last_ns)
+        entries = values[:, 0]
+        places = np.searchsorted(hashes[order], entries["hash"])
+        found = places < len(slots)
+        entries, rows = entries[found], slots[order[places[found]]]
+        is_one = table["hash"][rows] == entries["hash"]
+        entries, rows = entries[is_one], rows[is_one]
+        last_ns = entries["last_ns"].astype("i8") + read_pair().distance_ns
+        table["last_ns"][rows] = np.maximum(table["last_ns"][rows], last_ns)
+        for slot in rows[entries["is_lifted"] > 0].tolist():
+            self.take_out(table, slot)
 
     def seen(self) -> Array:
         """Return packets and bytes that came to the socket, cut ones included, in all."""

@@ -1,4 +1,4 @@
-"""Programs that are fed packets: each stream of pcap goes to the standard input of its own process."""
+"""Programs that are fed packets: a process for each stream of pcap, on its standard input."""
 
 from __future__ import annotations
 

@@ -99,8 +99,8 @@ class OpenIndex:
         self.packets = 0
 
     @property
-    def row_count(self) -> int:
-        """How many connections it has."""
+    def rows(self) -> int:
+        """How many connections there are."""
         return self._row_count
 
     def add(self, frames: Array, packets: Array, places: Array) -> None:

@@ -117,9 +117,10 @@ class Levels:
 
     def drop(self, kept: set[int]) -> None:
         """Remove the files that cover none of the segments that are kept."""
+        covering = {(level, n >> level * _BITS) for n in kept for level in range(1, _MAX_LEVEL + 1)}
         for path in self._files():
             level, number = int(path.name[0]), int(path.stem[2:])
-            if not any(segment >> level * _BITS == number for segment in kept):
+            if (level, number) not in covering:
                 path.unlink()
                 self._cache.pop((level, number), None)
 

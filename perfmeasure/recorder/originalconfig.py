@@ -26,6 +26,7 @@ _MAIN = {
     "filter": "filter",
     "log_interval": "log_interval",
     "conn_timeout": "connection_timeout",
+    "rmtconsole_port": "console_port",
 }
 _CLASS = {
     "filter": "filter",
@@ -49,9 +50,8 @@ _WITHOUT_MEANING = {
     "log_level": "all messages are shown",
     "daemon": "a service manager does that",
     "console": "perfmeasure console is the console",
-    "rmtconsole": "perfmeasure console is the console",
-    "rmtconsole_port": "perfmeasure console is the console",
-    "rmtconsole_listen_addr": "perfmeasure console is the console",
+    "rmtconsole": "the console is always there, and asks for a token",
+    "rmtconsole_listen_addr": "the console listens on 127.0.0.1",
     "bro_listen": "Broccoli is no more",
     "bro_listen_port": "Broccoli is no more",
     "bro_listen_addr": "Broccoli is no more",
@@ -60,7 +60,7 @@ _WITHOUT_MEANING = {
     "profilepath": "there is no profile",
     "index": "all indexes are kept, on disk",
     "max_index_entries": "indexes have no such limit",
-    "max_subscriptions": "subscriptions have no such limit",
+    "max_subscriptions": "there may be 64",
     "mem": "packets are written at once, and the page cache holds the latest",
     "pkts_to_disk": "packets are written at once",
 }
@@ -167,7 +167,7 @@ def _value(where: str, token: _Token, option: str, values: list[_Token]) -> Any:
         return int(size[1]) * 1024 ** " kmg".index(size[2].lower() or " ")
     if len(values) != 1:
         raise UsageError(f"{where}:{token.line}", f"{token.text} {text}", "one value")
-    if option == "precedence":
+    if option in ("precedence", "console_port"):
         if not text.isdecimal():
             raise UsageError(f"{where}:{token.line}", f"{token.text} {text}", "a number")
         return int(text)

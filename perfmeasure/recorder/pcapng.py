@@ -24,7 +24,8 @@ from perfmeasure.recorder.window import Window
 
 SECTION_MAGIC = b"\x0a\x0d\x0d\x0a"
 _SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET = 0x0A0D0D0A, 1, 2, 3, 6
-_PACKET_BLOCKS = (_OLD_PACKET, _SIMPLE_PACKET, _PACKET)
+_READ_BLOCKS = (_SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET)
+"""All others are passed over, however long they are."""
 _MAX_BLOCK_BYTES = 16 << 20
 _OPTION_RESOLUTION, _OPTION_OFFSET = 9, 14
 _MAX_TICKS_IN_NUMPY = 2**34
@@ -147,7 +148,7 @@ class Walk:
                 "<" if bytes(data[at + 8 : at + 12]) == b"\x4d\x3c\x2b\x1a" else ">"
             )
         kind, length = self._section.numbers(data, at, 2)
-        if length < 12 or length % 4 or (length > _MAX_BLOCK_BYTES and kind in _PACKET_BLOCKS):
+        if length < 12 or length % 4 or (length > _MAX_BLOCK_BYTES and kind in _READ_BLOCKS):
             self._problem(
                 window.offset(at),
                 f"a block of type {kind} says that it is {length} bytes long. "

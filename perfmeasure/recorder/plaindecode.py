@@ -174,7 +174,7 @@ def _ipv6(state: _Frames) -> None:
 
 
 def _transport(state: _Frames) -> None:
-    needed = {_TCP: 14, _UDP: 4, _SCTP: 4}
+    needed = {_TCP: 16, _UDP: 4, _SCTP: 12}
     has_ports = np.isin(state.protocol, list(needed)) & ~state.is_later_fragment
     state.verdict[state.pending(~has_ports)] = r.PARSED
     lanes = state.pending(has_ports)

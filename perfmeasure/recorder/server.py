@@ -38,7 +38,7 @@ _PAUSE_SECONDS = 0.1
 
 
 class ConsoleServer:
-    """The console of a recorder, over TCP.
+    """The console of a recorder, over TCP; a context around `Recorder.capture`.
 
     Args:
         recorder: whose console it is.
@@ -76,16 +76,14 @@ class ConsoleServer:
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, name="console", daemon=True)
 
-    def start(self) -> None:
+    def __enter__(self) -> ConsoleServer:
         """Take clients from now on."""
         self._thread.start()
         door.announce(self._store, self.port)
+        return self
 
-    def stop(self) -> None:
-        """Let subscriptions deliver what was recorded, and end.
-
-        To be called when `Recorder.capture` has returned, before `Recorder.close`.
-        """
+    def __exit__(self, *error: object) -> None:
+        """Let subscriptions deliver what was recorded, and end."""
         door.withdraw(self._store)
         self._is_stopping = True
         with contextlib.suppress(OSError):

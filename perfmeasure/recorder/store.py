@@ -213,6 +213,28 @@ class Store:
             pending.append((segment, find(segment, node)))
         yield from in_order(pending, 2**63 - 1, counts)
 
+    def intervals(self, node: Node, inactivity_seconds: float) -> list[tuple[int, int]]:
+        """Return when there were packets that match: first and last Unix ns of each interval.
+
+        Args:
+            node: the query.
+            inactivity_seconds: a gap longer than this ends an interval.
+
+        Raises:
+            InputError: a segment does not hold what its index says.
+        """
+        found: list[tuple[int, int]] = []
+        longest_ns = round(inactivity_seconds * 1e9)
+        for chunk in self.packets(node):
+            times = chunk.frames["ts_ns"]
+            ends = np.flatnonzero(np.diff(times) > longest_ns)
+            firsts = times[np.concatenate([[0], ends + 1])].tolist()
+            lasts = times[np.concatenate([ends, [len(times) - 1]])].tolist()
+            if found and firsts[0] - found[-1][1] <= longest_ns:
+                firsts[0] = found.pop()[0]
+            found += zip(firsts, lasts, strict=True)
+        return found
+
 
 def in_order(
     pending: list[tuple[Segment, Array]], until_ns: int, counts: Counts

@@ -32,6 +32,10 @@ from perfmeasure.recorder.snapshot import Snapshot
 _INDEX_BYTES_PER_PACKET = 12
 """What the budget sets aside for the index of packets that are not indexed on disk yet."""
 
+_MAX_ROWS = 1 << 19
+"""Connections at which a segment is closed, which bounds the memory of its index: a scan of ports
+makes a connection of each packet."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -183,7 +187,7 @@ class StoreWriter:
                 self.stored[class_name] += np.array([count, captured], "u8")
                 done += count
                 written = int(ends[done - 1])
-            if done < len(frames):
+            if done < len(frames) or segment.index.rows >= _MAX_ROWS:
                 self._close(key)
             self._keep_budget(class_name)
 
@@ -238,7 +242,7 @@ class StoreWriter:
             if name == class_name and (summary := segment.summary).packets:
                 usage.open_packets += summary.packets
                 usage.open_bytes += segment.size_bytes
-                usage.open_rows += segment.index.row_count
+                usage.open_rows += segment.index.rows
                 usage.open_first_ns = min(usage.open_first_ns, summary.first_ns)
         closed = self._catalogue.closed(class_name)
         usage.closed_packets, usage.closed_bytes, usage.closed_first_ns = closed

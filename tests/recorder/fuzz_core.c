@@ -94,6 +94,18 @@ static size_t walk(const __u8 *data, size_t size)
     enum walk_stop stop;
     int is_big;
 
+    for (at = 0; at + 48 <= size && at < 200; at += 8) {
+        __u8 *ring = copy_of(data + at, size - at);
+        ptrdiff_t found;
+
+        memcpy(ring + 12, &(__u32){1 + chance(9)}, 4);
+        memcpy(ring + 16, &(__u32){chance(96)}, 4);
+        found = core_walk_ring(ring, size - at, 1, frames, ROOM);
+        if (found > 0)
+            use(ring, size - at, found);
+        total += found > 0 ? found : 0;
+        free(ring);
+    }
     for (is_big = 0; is_big < 2; is_big++) {
         at = 24;
         count = core_walk_pcap(data, size, &at, is_big, units[chance(2)], 1, frames, ROOM, &stop);

@@ -63,7 +63,7 @@ def test_the_packets_of_a_transfer(store: Path, capfd: pytest.CaptureFixture[str
         (["query", "port 80", "--count", "-w", "x.pcap"], 2, "--count"),
         (["record", "-r", "none.pcap"], 4, "none.pcap"),
         (["record", "-r", "none.pcap", "--cutoff", "much"], 2, "--cutoff"),
-        (["record", "-r", "none.pcap", "--budget", "1 MB"], 2, "disk budget"),
+        (["record", "-r", "x", "--budget", "1 MB", "--segment-size", "1 MB"], 2, "disk budget"),
     ],
 )
 def test_mistakes_are_one_message(

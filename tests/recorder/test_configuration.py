@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmeasure.errors import InputError, PerfmeasureError, UsageError
+from perfmeasure.errors import InputError, UsageError
 from perfmeasure.recorder.configuration import Setup, read_setup, setup_of_options
 from perfmeasure.recorder.connections import Rules
 from perfmeasure.recorder.writer import Limits
@@ -66,7 +67,7 @@ def test_options_of_the_command_line() -> None:
     setup = setup_of_options({"cutoff": "15 KB", "connection_timeout": "0", "end_by_flags": False})
     assert setup.classes[0].cutoff_bytes == 15000
     assert setup.rules == Rules(timeout_seconds=0, ends_by_flags=False)
-    with pytest.raises(UsageError, match="^--segment-size: 'much' is not a size"):
+    with pytest.raises(UsageError, match=r"^--segment-size: 'much' is not a size"):
         setup_of_options({"segment_size": "much"})
 
 
@@ -117,7 +118,5 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.conf"
     path.write_text(text)
-    try:
+    with contextlib.suppress(UsageError):
         assert read_setup(path).classes
-    except PerfmeasureError as error:
-        assert isinstance(error, UsageError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmeasure.errors import MissingError, PerfmeasureError, UsageError
+from perfmeasure.errors import MissingError, UsageError
 from perfmeasure.recorder import core, libpcap
 from perfmeasure.recorder.libpcap import Filter, Filters
 from perfmeasure.recorder.records import FRAME, LINK_ETHERNET, LINK_RAW, Array
@@ -70,7 +71,7 @@ def test_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libpcap, "_LIBRARY", "libnosuch.so.0")
     libpcap._libpcap.cache_clear()
     try:
-        with pytest.raises(MissingError, match="apt-get install .* libpcap0.8"):
+        with pytest.raises(MissingError, match=r"apt-get install .* libpcap0\.8"):
             Filter("tcp", LINK_ETHERNET, "filter")
     finally:
         libpcap._libpcap.cache_clear()
@@ -78,8 +79,5 @@ def test_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=60))
 def test_what_is_no_expression_is_said_so(text: str) -> None:
-    try:
-        Filter(text, LINK_ETHERNET, "filter")
-    except PerfmeasureError as error:
-        assert isinstance(error, UsageError)
-        assert str(error).startswith("filter: filter ")
+    with contextlib.suppress(UsageError):
+        assert Filter(text, LINK_ETHERNET, "filter").socket_program

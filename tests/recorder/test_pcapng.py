@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import struct
 from pathlib import Path
 
@@ -106,6 +107,8 @@ def test_a_damaged_block_is_left_out_and_named(block: bytes, message: str, tmp_p
         (struct.pack("<II", 6, 2) + bytes(40), "says that it is 2 bytes long"),
         (struct.pack("<II", 6, 2**31) + bytes(40), "bytes long"),
         (struct.pack("<II", 99, 2**31) + bytes(40), "ends within a block"),
+        (struct.pack("<IIII", 0x0A0D0D0A, 2**31, 0x1A2B3C4D, 1) + bytes(40), "bytes long"),
+        (struct.pack("<II", 1, 2**31) + bytes(4), "bytes long"),
         (made.block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 2, 0, -1)), "version"),
     ],
 )
@@ -129,3 +132,25 @@ def test_times_are_exact_for_every_resolution(per_second: int, offset: int) -> N
     wanted = [offset * 10**9 + tick * 10**9 // per_second for tick in ticks]
     wanted = [ns if 0 <= ns < 2**32 * 10**9 else -1 for ns in wanted]
     assert interface.unix_ns(np.array(ticks, "u8")).tolist() == wanted
+
+
+def test_no_mutated_file_breaks_the_reading(tmp_path: Path, is_long: bool) -> None:
+    rng = random.Random(1)
+    whole = b"".join(
+        made.section(order) + made.interface(1, order, option(9, b"\x09", order) + bytes(4))
+        + made.enhanced(0, 5, FRAME, order) + made.block(3, bytes(4) + FRAME[:20], order)
+        + made.block(2, bytes(20) + FRAME[:20], order) + made.block(5, bytes(12), order)
+        for order in "<>"
+    )  # fmt: skip
+    count = 0
+    for _ in range(20_000 if is_long else 500):
+        content = bytearray(whole)
+        for _ in range(rng.randrange(1, 6)):
+            content[rng.randrange(28, len(content))] = rng.choice(
+                [0, 1, 2, 3, 6, 255, rng.randrange(256)]
+            )
+        found, _ = read(
+            tmp_path / "x.pcapng", bytes(content[: rng.randrange(28, len(content) + 1)])
+        )
+        count += len(found)
+    assert count > 500

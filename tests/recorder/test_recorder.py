@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-
 from perfmeasure.recorder.classes import PacketClass
 from perfmeasure.recorder.configuration import Setup
 from perfmeasure.recorder.connections import Rules
@@ -35,7 +34,7 @@ def small(tmp_path: Path, require: Callable[..., None]) -> Iterator[Path]:
     require("root", "mount")
     folder = tmp_path / "small"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", folder]
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(folder)]
     subprocess.run(command, check=True, timeout=_SECONDS)
     yield folder
     subprocess.run(["umount", "-l", folder], check=True, timeout=_SECONDS)
@@ -164,7 +163,8 @@ def test_a_small_timeout_and_rules_reach_the_table(tmp_path: Path) -> None:
 def spawn(line: Line, store: Path, *options: str) -> subprocess.Popen[str]:
     """Start the command on the line, and return when it takes packets."""
     command = [
-        "ip", "netns", "exec", line.name, sys.executable, "-c", _MAIN, "record", "-i", HERE, "--store", str(store), *options,
+        "ip", "netns", "exec", line.name, sys.executable, "-c", _MAIN, "record", "-i", HERE,
+        "--store", str(store), *options,
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -172,7 +172,8 @@ def spawn(line: Line, store: Path, *options: str) -> subprocess.Popen[str]:
     )  # fmt: skip
     until = time.monotonic() + _SECONDS
     while not list(store.glob("segments/*/*.part")):
-        assert time.monotonic() < until and process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, "no packet in 30 s"
         line.send([one().frame])
         time.sleep(0.05)
     return process

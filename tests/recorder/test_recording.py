@@ -219,10 +219,9 @@ def test_an_address_is_assigned_to_a_class(tmp_path: Path) -> None:
 def test_a_connection_that_is_not_under_way(tmp_path: Path) -> None:
     trial = Trial(tmp_path, PacketClass("all", cutoff_bytes=1))
     trial.add([one()])
-    for key in (connection("tcp 10.0.0.1:80 10.0.0.2:1000"), connection("udp 10.0.0.1:1000 "
-                                                                        "10.0.0.2:80")):  # fmt: skip
+    for text in ("tcp 10.0.0.1:80 10.0.0.2:1000", "udp 10.0.0.1:1000 10.0.0.2:80"):
         with pytest.raises(UsageError, match="not in the connection table"):
-            trial.recording.suspend_cutoff(key)
+            trial.recording.suspend_cutoff(connection(text))
     row = trial.recording.connections.table[trial.recording.find(KEY)]
     assert (int(row["packets"]), int(row["bytes"])) == (1, len(one().frame))
     trial.writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -19,10 +20,11 @@ import pytest
 
 from perfmeasure.errors import InputError
 from perfmeasure.recorder import core
+from perfmeasure.recorder.answer import write_pcap
 from perfmeasure.recorder.capturefile import CaptureFile
 from perfmeasure.recorder.keys import INDEXES, parse_key
 from perfmeasure.recorder.predicate import And, Match, Node, Not, Or, Times
-from perfmeasure.recorder.store import Counts, Store
+from perfmeasure.recorder.store import Store
 from perfmeasure.recorder.writer import Limits, StoreWriter
 from tests.recorder import made
 from tests.recorder.made import Timed
@@ -61,6 +63,7 @@ class Truth:
 
     def __init__(self, packets: list[Timed]) -> None:
         self.packets = packets
+        self.records = [made.pcap([packet])[24:] for packet in packets]
         self.by_key: dict[str, dict[str, set[int]]] = {name: defaultdict(set) for name in INDEXES}
         for number, packet in enumerate(packets):
             for index, keys in keys_of(packet.frame).items():
@@ -70,7 +73,7 @@ class Truth:
     def bytes_of(self, numbers: set[int]) -> bytes:
         """Return the records of packets, in time order."""
         ordered = sorted(numbers, key=lambda n: (self.packets[n].ts_ns, n))
-        return made.pcap([self.packets[n] for n in ordered])[24:]
+        return b"".join(self.records[n] for n in ordered)
 
     def within(self, numbers: set[int], first_ns: int, last_ns: int) -> set[int]:
         return {n for n in numbers if first_ns <= self.packets[n].ts_ns <= last_ns}
@@ -82,14 +85,10 @@ def record(writer: StoreWriter, path: Path, name: str = "all") -> None:
 
 
 def answer(store: Store, node: Node) -> bytes:
-    counts = Counts()
-    records = [
-        bytes(segment.record(frame))
-        for chunk in store.packets(node, counts)
-        for segment, frame in chunk.records()
-    ]
-    assert len(records) == counts.packets
-    return b"".join(records)
+    """Return the records of the packets that match, in the order in which they come."""
+    out = io.BytesIO()
+    write_pcap(store.packets(node), out)
+    return out.getvalue()[24:]
 
 
 def check(store: Store, truth: Truth, count: int, seed: int = 1) -> None:
@@ -292,6 +291,28 @@ def test_answers_of_several_classes_and_links_are_in_time_order(tmp_path: Path) 
     times = [int(f["ts_ns"]) for chunk in store.packets(everything) for f in chunk.frames]
     assert times == sorted(packet.ts_ns for packet in packets)
     writer.close()
+
+
+@pytest.mark.parametrize("inactivity_ms", [0, 1, 5, 10**6])
+def test_intervals_end_with_the_period_of_inactivity(inactivity_ms: int, tmp_path: Path) -> None:
+    packets = made.trace(5, 3000, 50)
+    (tmp_path / "one.pcap").write_bytes(made.pcap(packets))
+    writer = StoreWriter(tmp_path / "store", {"all": Limits(segment_bytes=50_000)})
+    record(writer, tmp_path / "one.pcap")
+    found = Store(tmp_path / "store", writer).intervals(
+        Match(parse_key("port", "9001")), inactivity_ms / 1000
+    )
+    writer.close()
+    wanted: list[tuple[int, int]] = []
+    for ts_ns, frame in sorted(packets):
+        if "9001" not in keys_of(frame).get("port", ()):
+            continue
+        if wanted and ts_ns - wanted[-1][1] <= inactivity_ms * 10**6:
+            wanted[-1] = (wanted[-1][0], ts_ns)
+        else:
+            wanted.append((ts_ns, ts_ns))
+    assert found == wanted
+    assert len(wanted) > 1 or inactivity_ms == 10**6
 
 
 def test_lost_packets_are_named_in_every_answer_that_they_touch(tmp_path: Path) -> None:

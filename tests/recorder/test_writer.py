@@ -6,6 +6,7 @@ import pytest
 
 from perfmeasure.errors import MeasurementError, UsageError
 from perfmeasure.recorder import core
+from perfmeasure.recorder import writer as writer_module
 from perfmeasure.recorder.capturefile import CaptureFile
 from perfmeasure.recorder.predicate import Not, Or
 from perfmeasure.recorder.store import Store
@@ -104,6 +105,26 @@ def test_a_query_that_is_overtaken_by_the_budget_gives_what_is_left(
     assert first.summary.number not in {entry.summary.number for entry in store.entries()}
     assert len(list(segments)) <= 1
     writer.close()
+
+
+def test_a_segment_ends_when_it_has_too_many_connections(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packets = [
+        made.Timed(
+            made.START_NS + n, made.ethernet(made.udp("10.0.0.1", n % 65536, "10.0.0.2", n >> 16))
+        )
+        for n in range(40_000)
+    ]
+    capture.write_bytes(made.pcap(packets))
+    monkeypatch.setattr(writer_module, "_MAX_ROWS", 10_000)
+    writer = StoreWriter(tmp_path / "store")
+    record(writer, capture)
+    writer.close()
+    counts = [e.summary.packets for e in Store(tmp_path / "store").entries()]
+    assert sum(counts) == 40_000
+    # Batches have up to 8192 packets, and are not cut.
+    assert all(10_000 <= count < 20_000 for count in counts[:-1])
 
 
 def test_every_link_type_has_segments_of_its_own(tmp_path: Path) -> None:
