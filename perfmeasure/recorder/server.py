@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from perfmeasure.errors import MeasurementError
 from perfmeasure.recorder import door
@@ -76,7 +77,7 @@ class ConsoleServer:
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, name="console", daemon=True)
 
-    def __enter__(self) -> ConsoleServer:
+    def __enter__(self) -> Self:
         """Take clients from now on."""
         self._thread.start()
         door.announce(self._store, self.port)
