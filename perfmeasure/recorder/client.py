@@ -33,6 +33,7 @@ class RemoteConsole:
     def __init__(self, host: str, port: int, token: str, client: Client) -> None:
         self._where = f"console {host}:{port}"
         self._client = client
+        self._thread: threading.Thread | None = None
         self._replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         try:
             self._socket = socket.create_connection((host, port), _CONNECT_SECONDS)
@@ -100,12 +101,10 @@ class RemoteConsole:
             raise self._error("has closed the connection", "a recorder that is running")
         return reply
 
-    def wait(self) -> None:
-        """Return when the recorder has closed the connection."""
-        self._thread.join()
-
     def close(self) -> None:
         """End the connection."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        if self._thread is not None:
+            self._thread.join(_CONNECT_SECONDS)  # it may be feeding a program that is slow
         self._socket.close()

@@ -96,11 +96,6 @@ class Feeds:
             self.failures += 1
             self._complain(f"feed {program}: {process.args!r} ended with status {status}")
 
-    @property
-    def is_feeding(self) -> bool:
-        """Whether a stream is open."""
-        return bool(self._running)
-
     def wait(self, timeout_seconds: float) -> bool:
         """Return whether all streams are at their end, waiting for that at most so long."""
         with self._changed:

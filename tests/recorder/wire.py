@@ -130,10 +130,14 @@ class Running:
         assert self.recorder.recording is not None
         return self.recorder.recording.seen()[0]
 
-    def stop(self) -> Recorder:
+    def end(self) -> None:
+        """Have it capture no more; the store stays open."""
         self.recorder.stop()
         self._thread.join(_SECONDS)
         assert not self._thread.is_alive()
+
+    def stop(self) -> Recorder:
+        self.end()
         self.recorder.close()
         if self.error is not None:
             raise self.error
