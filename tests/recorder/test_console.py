@@ -209,7 +209,9 @@ def test_statistics_are_of_what_was_recorded(live: Live) -> None:
     assert (values["conns"], values["drop_ratio"], values["state"]) == (
         "1", "0.000000", "recording",
     )  # fmt: skip
-    classes = {line.split()[1]: line.split() for line in live.client.lines if "stored_" in line}
+    classes = {
+        line.split()[1]: line.split() for line in live.client.lines if line.startswith("class ")
+    }
     assert set(classes) == {"all", "alarm"}
     assert classes["all"][classes["all"].index("stored_pkts") + 1] == "3"
     assert sum(line.startswith("index ") for line in live.client.lines) == 9
