@@ -19,6 +19,7 @@ from perfmeasure.recorder import core
 from perfmeasure.recorder.capturefile import CaptureFile
 from perfmeasure.recorder.configuration import Setup
 from perfmeasure.recorder.cutoff import KernelCutoff
+from perfmeasure.recorder.filtersource import filter_source
 from perfmeasure.recorder.libpcap import Filter, Filters
 from perfmeasure.recorder.recording import Recording
 from perfmeasure.recorder.ring import LAST_BLOCK_SECONDS, Ring, interface_drops
@@ -134,10 +135,12 @@ class Recorder:
         ring = Ring(interface, is_promiscuous=setup.is_promiscuous)
         kernel = None
         try:
+            compiled = None
             if setup.filter:
-                ring.attach_filter(Filter(setup.filter, ring.link, "filter", interface))
-            elif is_cut_in_kernel and any(c.cutoff_bytes is not None for c in setup.classes):
-                kernel = self._load_kernel(ring)
+                compiled = Filter(setup.filter, ring.link, "filter", interface)
+                ring.attach_filter(compiled)
+            if is_cut_in_kernel and any(c.cutoff_bytes is not None for c in setup.classes):
+                kernel = self._load_kernel(ring, compiled)
             self.recording = Recording(self.writer, setup, self._tell, kernel)
             drops_before = interface_drops(interface)
             ring.start()
@@ -145,10 +148,13 @@ class Recorder:
         finally:
             ring.close()
 
-    def _load_kernel(self, ring: Ring) -> KernelCutoff | None:
+    def _load_kernel(self, ring: Ring, compiled: Filter | None) -> KernelCutoff | None:
         timeout_seconds = self._setup.rules.timeout_seconds
+        wanted = filter_source(compiled.instructions) if compiled is not None else ""
+        if wanted is None:
+            return None
         try:
-            kernel = KernelCutoff(ring.link, timeout_seconds, ring.blocks_filled)
+            kernel = KernelCutoff(ring.link, timeout_seconds, ring.blocks_filled, wanted)
             ring.attach_program(kernel.program_fd)
         except MissingError as error:
             self._tell(f"{error}. What is past its cutoff is copied, and then left out")
