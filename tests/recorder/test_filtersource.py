@@ -17,8 +17,8 @@ from tests.recorder import made
 
 EXPRESSIONS = (
     "tcp", "udp or icmp or ip6", "tcp port 80 and not host 10.0.0.7", "net 10.0.0.0/9",
-    "greater 100", "tcp[tcpflags] & (tcp-push|tcp-ack) = 0 or udp", "ip[2:2] - (ip[0] & 15) * 4 > 60",
-    "len % 3 = 1",
+    "greater 100", "tcp[tcpflags] & (tcp-push|tcp-ack) = 0 or udp",
+    "ip[2:2] - (ip[0] & 15) * 4 > 60", "len % 3 = 1",
 )  # fmt: skip
 
 
