@@ -1,7 +1,8 @@
 /* Drops, on the recorder's packet socket, what is past the cutoff of its connection, before it is copied
  * into the ring. perfmeasure/recorder/cutoff.py keeps the table; bpf/README.md says how both agree.
  *
- * Definitions: MAX_FLOWS, the room of the table; MAX_CLASSES; RAW_IP, if frames begin with the IP header.
+ * Definitions: MAX_FLOWS, the room of the table; MAX_CLASSES; RAW_IP, if frames begin with the IP header;
+ * FILTER, the user's filter as statements, if there is one.
  *
  * A wrong decision to let a frame through costs a copy, for user space decides by itself about all that
  * it sees. So everything doubtful is let through, and an entry in doubt is lifted: it cuts nothing more
@@ -34,7 +35,7 @@ struct headers {
 BPF_TABLE("hash", struct flow_key, struct cut_flow, cut_flows, MAX_FLOWS);
 BPF_ARRAY(epochs_done, u64, 1);
 BPF_PERCPU_ARRAY(scratch, struct headers, 1);
-/* Every frame that came to the socket; and those that were cut, by class. */
+/* Every frame that the user wants; and those that were cut, by class. */
 BPF_PERCPU_ARRAY(seen, struct totals, 1);
 BPF_PERCPU_ARRAY(cut, struct totals, MAX_CLASSES);
 
@@ -47,9 +48,10 @@ static inline __attribute__((always_inline)) void add(struct totals *totals, u64
 static inline __attribute__((always_inline)) enum packet_verdict parse(struct __sk_buff *skb, u8 *at,
                                                                        struct flow_key *key, u32 *tcp_flags)
 {
-    u32 length = skb->len < HEADER_BYTES ? skb->len : HEADER_BYTES;
+    u64 length = skb->len < HEADER_BYTES ? skb->len : HEADER_BYTES;
 
-    if (!length || bpf_skb_load_bytes(skb, 0, at, length))
+    __asm__ volatile("" : "+r"(length)); /* or what was known of it is not what the verifier finds */
+    if (length < PACKET_ETHERNET_BYTES || bpf_skb_load_bytes(skb, 0, at, length))
         return PACKET_CUT;
 #ifdef RAW_IP
     return packet_parse_ip(at, at + length,
@@ -76,6 +78,15 @@ static inline __attribute__((always_inline)) int is_turned(const struct flow_key
     return key->src_port > key->dst_port;
 }
 
+#ifdef FILTER
+static inline __attribute__((always_inline)) u32 is_wanted(struct __sk_buff *skb)
+{
+    u32 A = 0, X = 0, M[16] = {};
+
+    FILTER
+}
+#endif
+
 int cutoff(struct __sk_buff *skb)
 {
     struct flow_key key = {}, turned = {};
@@ -88,6 +99,10 @@ int cutoff(struct __sk_buff *skb)
 
     if (!headers || !totals || !done)
         return PASS; /* never: the index is in range */
+#ifdef FILTER
+    if (!is_wanted(skb))
+        return DROP;
+#endif
     add(totals, bytes);
     if (parse(skb, headers->bytes, &key, &tcp_flags) != PACKET_PARSED)
         return PASS;

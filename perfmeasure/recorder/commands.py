@@ -19,6 +19,9 @@ from perfmeasure.recorder.recorder import Recorder
 from perfmeasure.recorder.server import ConsoleServer
 from perfmeasure.recorder.store import Counts, Store
 
+PACKETS = "packets"
+"""The store of a measurement, in its data directory."""
+
 
 @click.command("record")
 @click.option(
@@ -100,11 +103,27 @@ def record_command(
     click.echo(recorder.summary())
 
 
+def store_folder(store: Path | None, prefix: Path | None) -> Path:
+    """Return the folder of a store from the options ``--store`` and ``--prefix``.
+
+    Raises:
+        UsageError: both or none is given.
+    """
+    if (store is None) == (prefix is None):
+        got = "neither is given" if store is None else "both are given"
+        raise UsageError("--store, --prefix", got, "one of them")
+    return store if store is not None else Path(prefix or "") / PACKETS
+
+
 @click.command("query")
 @click.argument("expression", nargs=-1, required=True)
 @click.option(
-    "--store", "folder", type=click.Path(path_type=Path), required=True, metavar="DIR",
+    "--store", type=click.Path(path_type=Path), metavar="DIR",
     help="What perfmeasure record wrote, or is writing.",
+)  # fmt: skip
+@click.option(
+    "--prefix", type=click.Path(path_type=Path), metavar="DIR",
+    help="Data directory of a measurement that recorded packets.",
 )  # fmt: skip
 @click.option(
     "-w", "--write", "out", type=click.Path(path_type=Path), metavar="FILE",
@@ -113,8 +132,9 @@ def record_command(
 @click.option("--count", "is_count", is_flag=True, help="Only count the packets.")
 @click.option("--json", "is_json", is_flag=True, help="Print the counts as JSON.")
 def query_command(
-    expression: tuple[str, ...], folder: Path, out: Path | None, is_count: bool, is_json: bool
-) -> None:
+    expression: tuple[str, ...], store: Path | None, prefix: Path | None, out: Path | None,
+    is_count: bool, is_json: bool,
+) -> None:  # fmt: skip
     """Find packets in a store by EXPRESSION, and count them or write them to a file.
 
     \b
@@ -129,18 +149,18 @@ def query_command(
     begun = time.perf_counter()
     if out is not None and is_count:
         raise UsageError("--count", "given together with -w", "one of them")
-    store = Store(folder)
+    asked = Store(store_folder(store, prefix))
     try:
-        node = parse(" ".join(expression), Resolver(store.catalogue))
+        node = parse(" ".join(expression), Resolver(asked.catalogue))
         counts = Counts()
         if out is None:
-            counts = store.count(node)
+            counts = asked.count(node)
         else:
-            write_answer(store.packets(node, counts), out)
+            write_answer(asked.packets(node, counts), out)
     finally:
-        store.close()
+        asked.close()
     seconds = time.perf_counter() - begun
-    for problem in store.problems:
+    for problem in asked.problems:
         click.echo(f"perfmeasure: {problem}", err=True)
     if counts.drops:
         click.echo(

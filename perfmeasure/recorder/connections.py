@@ -19,6 +19,7 @@ from perfmeasure.recorder.records import (
     ENDED,
     IDENTITY,
     NO_CUTOFF,
+    TIMEOUT_SUSPENDED,
     Array,
 )
 
@@ -132,7 +133,8 @@ class Connections:
         idle_ns = rows["last_ns"].max(initial=0) - rows["last_ns"]
         is_kept = rows["state"] & ENDED == 0
         if self._rules.timeout_seconds:
-            is_kept &= idle_ns <= round(self._rules.timeout_seconds * 1e9)
+            is_suspended = rows["state"] & TIMEOUT_SUSPENDED > 0
+            is_kept &= is_suspended | (idle_ns <= round(self._rules.timeout_seconds * 1e9))
         kept = np.flatnonzero(is_kept)
         if len(kept) > self._max // 2:
             latest = np.argsort(idle_ns[kept], kind="stable")[: self._max // 2]

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from perfmeasure.recorder.predicate import Node
 from perfmeasure.recorder.recorder import Recorder
 from perfmeasure.recorder.recording import Recording
 from perfmeasure.recorder.snapshot import Follower, Snapshot, StoreAt
-from perfmeasure.recorder.store import Counts, Store
+from perfmeasure.recorder.store import Chunk, Counts, Store
 from perfmeasure.recorder.subscription import Subscription
 
 MAX_SUBSCRIPTIONS = 64
@@ -128,8 +129,8 @@ class Console:
         while True:
             try:
                 return future.result(_ASK_SECONDS)
-            except FutureTimeoutError:
-                if self._last is not None:
+            except (FutureTimeoutError, CancelledError) as error:
+                if self._last is not None or isinstance(error, CancelledError):
                     raise MeasurementError("NO RECORDER", "it has stopped") from None
 
     def _snapshot(self) -> Snapshot:
@@ -229,6 +230,11 @@ class Console:
             client.text(f"subscription {number}")
             at_end = held.pop_all()
 
+        def write(chunk: Chunk) -> None:
+            out.write(chunk)
+            captured = int(chunk.frames["captured"].sum(dtype="u8"))
+            self._count(Counts(len(chunk.frames), captured))
+
         def finish(error: Exception | None) -> None:
             with self._lock:
                 self._subscribed.pop(number, None)
@@ -237,7 +243,7 @@ class Console:
             at_end.close()
 
         subscription = Subscription(
-            node, Follower(self._folder, node, snapshot), self._snapshot, out.write, finish
+            node, Follower(self._folder, node, snapshot), self._snapshot, write, finish
         )
         with self._lock:
             self._subscribed[number] = _Subscribed(subscription, client, is_feed, line)

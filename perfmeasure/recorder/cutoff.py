@@ -57,6 +57,7 @@ class KernelCutoff:
         link: of the frames.
         timeout_seconds: after which idle connections end; 0 for never.
         blocks_filled: tells how many blocks the kernel has filled since the ring began.
+        wanted: drops all that does not match it; what `filter_source` returns.
 
     Attributes:
         count: connections in the table.
@@ -66,10 +67,18 @@ class KernelCutoff:
         MissingError: the program cannot be compiled or loaded here.
     """
 
-    def __init__(self, link: int, timeout_seconds: float, blocks_filled: Callable[[], int]) -> None:
-        definitions = {"MAX_FLOWS": _MAX_FLOWS, "MAX_CLASSES": MAX_CLASSES}
+    def __init__(
+        self,
+        link: int,
+        timeout_seconds: float,
+        blocks_filled: Callable[[], int],
+        wanted: str = "",
+    ) -> None:
+        definitions: dict[str, int | str] = {"MAX_FLOWS": _MAX_FLOWS, "MAX_CLASSES": MAX_CLASSES}
         if link != LINK_ETHERNET:
             definitions["RAW_IP"] = 1
+        if wanted:
+            definitions["FILTER"] = wanted
         self._program = Program("cutoff.bpf.c", {"cutoff": "SOCKET_FILTER"}, definitions)
         self._flows = self._program.map_fd("cut_flows")
         self._processors = bpfcall.possible_processors()

@@ -105,6 +105,11 @@ class Filter:
         """``struct sock_fprog``, for SO_ATTACH_FILTER; good as long as the filter is."""
         return bytes(self._program)
 
+    @property
+    def instructions(self) -> bytes:
+        """Its instructions, ``struct sock_filter``."""
+        return ctypes.string_at(self._program.instructions or 0, 8 * self._program.length)
+
     def matches(self, data: Any, frames: Array) -> Array:
         """Return which frames of the buffer match, bool. Costs some 0.5 µs a frame."""
         base = np.frombuffer(data, "u1").ctypes.data

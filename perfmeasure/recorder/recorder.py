@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import select
+import sqlite3
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,6 +19,7 @@ from perfmeasure.recorder import core
 from perfmeasure.recorder.capturefile import CaptureFile
 from perfmeasure.recorder.configuration import Setup
 from perfmeasure.recorder.cutoff import KernelCutoff
+from perfmeasure.recorder.filtersource import filter_source
 from perfmeasure.recorder.libpcap import Filter, Filters
 from perfmeasure.recorder.recording import Recording
 from perfmeasure.recorder.ring import LAST_BLOCK_SECONDS, Ring, interface_drops
@@ -62,32 +65,33 @@ class Recorder:
         self.recording: Recording | None = None
         self.losses = Losses()
         self.link: int | None = None
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._calls: deque[tuple[Future[Any], Callable[[Recording], Any]]] = deque()
+        self._lock = threading.RLock()  # a signal may come while it is held
+        self._is_closed = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_stopping = False
 
     # ---- from any thread, and from signal handlers ----------------------------------------------
 
     def stop(self) -> None:
-        """Have `capture` return."""
+        """Have `capture` return, with what has come recorded."""
         self._is_stopping = True
-        os.eventfd_write(self._wake, 1)
+        with self._lock:
+            if not self._is_closed:
+                os.eventfd_write(self._wake, 1)
 
     def submit(self, function: Callable[[Recording], T]) -> Future[T]:
-        """Have a function called between two blocks of packets, by the thread that records."""
+        """Have a function called between two blocks of packets, by the thread that records.
+
+        The future is cancelled if the recorder ends before.
+        """
         future: Future[T] = Future()
-
-        def call() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                assert self.recording is not None  # noqa: S101 - called by `capture` only
-                future.set_result(function(self.recording))
-            except Exception as error:  # noqa: BLE001 - it is the caller's
-                future.set_exception(error)
-
-        self._calls.put(call)
-        os.eventfd_write(self._wake, 1)
+        with self._lock:
+            if self._is_closed:
+                future.cancel()
+            else:
+                self._calls.append((future, function))
+                os.eventfd_write(self._wake, 1)
         return future
 
     # ---- files ----------------------------------------------------------------------------------
@@ -134,10 +138,12 @@ class Recorder:
         self.link = ring.link
         kernel = None
         try:
+            compiled = None
             if setup.filter:
-                ring.attach_filter(Filter(setup.filter, ring.link, "filter", interface))
-            elif is_cut_in_kernel and any(c.cutoff_bytes is not None for c in setup.classes):
-                kernel = self._load_kernel(ring)
+                compiled = Filter(setup.filter, ring.link, "filter", interface)
+                ring.attach_filter(compiled)
+            if is_cut_in_kernel and any(c.cutoff_bytes is not None for c in setup.classes):
+                kernel = self._load_kernel(ring, compiled)
             self.recording = Recording(self.writer, setup, self._tell, kernel)
             drops_before = interface_drops(interface)
             ring.start()
@@ -145,10 +151,13 @@ class Recorder:
         finally:
             ring.close()
 
-    def _load_kernel(self, ring: Ring) -> KernelCutoff | None:
+    def _load_kernel(self, ring: Ring, compiled: Filter | None) -> KernelCutoff | None:
         timeout_seconds = self._setup.rules.timeout_seconds
+        wanted = filter_source(compiled.instructions) if compiled is not None else ""
+        if wanted is None:
+            return None
         try:
-            kernel = KernelCutoff(ring.link, timeout_seconds, ring.blocks_filled)
+            kernel = KernelCutoff(ring.link, timeout_seconds, ring.blocks_filled, wanted)
             ring.attach_program(kernel.program_fd)
         except MissingError as error:
             self._tell(f"{error}. What is past its cutoff is copied, and then left out")
@@ -168,7 +177,7 @@ class Recorder:
                 self._record(ring, recording, block)
             else:
                 poller.poll(max(0, round((min(next_tidy, until) - now) * 1000) + 1))
-            self._answer_calls()
+            self._answer_calls(recording)
             now = time.monotonic()
             if self._is_stopping:
                 # What has come is in a block that the kernel will hand over in a moment.
@@ -191,12 +200,17 @@ class Recorder:
         if recording.kernel is not None:
             recording.kernel.blocks_done(ring.blocks_done)
 
-    def _answer_calls(self) -> None:
+    def _answer_calls(self, recording: Recording) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._calls.get_nowait()()
+        while self._calls:
+            future, function = self._calls.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function(recording))
+            except Exception as error:  # noqa: BLE001 - it is the caller's
+                future.set_exception(error)
 
     def _count_losses(self, ring: Ring, drops_before: int) -> None:
         counts = ring.counts()
@@ -234,14 +248,18 @@ class Recorder:
         Raises:
             MeasurementError: the disk is full; what is not indexed is when a recorder starts again.
         """
+        with self._lock:
+            self._is_closed = True
+            os.close(self._wake)
+        while self._calls:
+            self._calls.popleft()[0].cancel()
         self.statistics.close()
-        os.close(self._wake)
         try:
             self.writer.close()
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             raise MeasurementError(
                 str(self.writer.folder),
-                f"cannot be written ({error.strerror})",
+                f"cannot be written ({error})",
                 "room for the indexes",
                 "free some space, and run the recorder once more: it makes them anew",
             ) from error

@@ -15,14 +15,12 @@ import click
 from perfmeasure.errors import ExitStatus, UsageError
 from perfmeasure.recorder import door, language
 from perfmeasure.recorder.client import RemoteConsole
+from perfmeasure.recorder.commands import store_folder
 from perfmeasure.recorder.console import Console
 from perfmeasure.recorder.feeds import Feeds, parse_feed
 from perfmeasure.recorder.outlet import Client
 from perfmeasure.recorder.server import HOST
 from perfmeasure.recorder.store import Store
-
-PACKETS = "packets"
-"""The store of a measurement, in its data directory."""
 
 _PROMPT = "perfmeasure> "
 _LEAVE = ("quit", "exit")
@@ -38,18 +36,6 @@ class Commanded(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
-
-
-def store_folder(store: Path | None, prefix: Path | None) -> Path:
-    """Return the folder of a store from the options ``--store`` and ``--prefix``.
-
-    Raises:
-        UsageError: both or none is given.
-    """
-    if (store is None) == (prefix is None):
-        got = "neither is given" if store is None else "both are given"
-        raise UsageError("--store, --prefix", got, "one of them")
-    return store if store is not None else Path(prefix or "") / PACKETS
 
 
 @click.command("console")

@@ -108,6 +108,7 @@ class StoreWriter:
         self._limits = defaultdict(Limits, limits or {})
         self._open: dict[tuple[str, int], SegmentWriter] = {}
         self.stored: dict[str, Array] = defaultdict(lambda: np.zeros(2, "u8"))
+        self._drops = 0
         self._lock = threading.Lock()
         self._held = contextlib.ExitStack()
         self._held.enter_context(prefix_lock(folder, "recorder", "--store"))
@@ -192,7 +193,9 @@ class StoreWriter:
             self._keep_budget(class_name)
 
     def add_drops(self, count: int) -> None:
-        """Note that packets were lost on their way to every segment that is open."""
+        """Note that packets were lost on their way, with every open segment, or else the next."""
+        if not self._open:
+            self._drops += count
         for segment in self._open.values():
             segment.summary.drops += count
             self._catalogue.put(segment.summary, is_open=True)
@@ -203,7 +206,9 @@ class StoreWriter:
         segment = self._open.get(key)
         if segment is None:
             class_name, link = key
-            segment = SegmentWriter(self.folder, Summary(self._next, class_name, link))
+            summary = Summary(self._next, class_name, link, drops=self._drops)
+            segment = SegmentWriter(self.folder, summary)
+            self._drops = 0
             self._catalogue.put(segment.summary, is_open=True)
             self._next += 1
             with self._lock:

@@ -180,6 +180,20 @@ def test_forgetting_drops_what_has_ended_and_keeps_the_rest_found() -> None:
     assert (slots.tolist(), first) == ([0], 1)
 
 
+def test_a_connection_whose_timeout_is_suspended_is_not_forgotten_for_it() -> None:
+    connections = Followed(1, Rules(timeout_seconds=1.0))
+    ends = [(A, number, B, 80) for number in (1, 2, 3)]
+    packets = [
+        Timed(made.START_NS + number * 10**10, made.ethernet(made.tcp(*each)))
+        for number, each in enumerate(ends)
+    ]
+    _, frames, decoded = frames_of(packets)
+    connections.follow(frames, decoded)
+    connections.table["state"][1] |= TIMEOUT_SUSPENDED
+    assert len(connections.forget()) == 1
+    assert connections.table["first_ns"].tolist() == frames["ts_ns"][1:].tolist()
+
+
 @pytest.mark.parametrize("is_plain", [False, True])
 def test_what_the_kernel_has_seen_more_of_is_asked_for(
     is_plain: bool, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,11 @@ def test_an_expression_without_meaning_for_a_link_type() -> None:
         Filters("ether host 1:2:3:4:5:6", "class a").matches(b"\x45", frames)
 
 
+def test_an_interface_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match="filter: interface nosuch0: "):
+        Filter("udp", LINK_ETHERNET, "filter", "nosuch0")
+
+
 def test_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libpcap, "_LIBRARY", "libnosuch.so.0")
     libpcap._libpcap.cache_clear()

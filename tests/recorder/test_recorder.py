@@ -11,12 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from perfmeasure.recorder.catalogue import Catalogue
 from perfmeasure.recorder.classes import PacketClass
 from perfmeasure.recorder.configuration import Setup
 from perfmeasure.recorder.connections import Rules
 from perfmeasure.recorder.recorder import Recorder
+from perfmeasure.recorder.recording import Recording
+from perfmeasure.recorder.records import FRAME
 from perfmeasure.recorder.writer import Limits, StoreWriter
 from tests.recorder import made
 from tests.recorder.test_recording import one, stored
@@ -112,11 +116,23 @@ def test_drops_are_noted_with_the_segments(line: Line, tmp_path: Path) -> None:
     assert dropped > 0
     assert recorder.recording.totals.packets + dropped == 10_001
     assert f"{dropped} lost" in recorder.summary()
-    writer = StoreWriter(tmp_path)
-    drops = [entry.summary.drops for entry in writer._catalogue.segments()]
-    writer.close()
-    assert drops == [dropped]
+    assert [entry.summary.drops for entry in Catalogue(tmp_path).segments()] == [dropped]
     assert rows_of(tmp_path, "stats")[-1]["pcap_drop"] == str(dropped)
+
+
+def test_drops_between_two_segments_are_noted_with_the_next(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path)
+    writer.add_drops(3)
+    writer.add_drops(4)
+    recording = Recording(writer, Setup())
+    frames = np.zeros(1, FRAME)
+    frames["captured"] = frames["original"] = len(one().frame)
+    frames["link"] = 1
+    recording.add(one().frame, frames)
+    writer.add_drops(1)
+    writer.close()
+    (entry,) = Catalogue(tmp_path).segments()
+    assert entry.summary.drops == 8
 
 
 def test_errors_of_a_call_are_the_callers(line: Line, tmp_path: Path) -> None:
@@ -125,6 +141,8 @@ def test_errors_of_a_call_are_the_callers(line: Line, tmp_path: Path) -> None:
         running.call(lambda _: 1 // 0)
     assert running.call(lambda _: 7) == 7
     running.stop()
+    assert running.recorder.submit(lambda _: 7).cancelled(), "nobody is there to answer"
+    running.recorder.stop()
 
 
 def test_a_filter_is_obeyed_on_a_line_and_in_files(line: Line, tmp_path: Path) -> None:
@@ -160,7 +178,9 @@ def test_a_small_timeout_and_rules_reach_the_table(tmp_path: Path) -> None:
 # ---- as a process -------------------------------------------------------------------------------
 
 
-def spawn(line: Line, store: Path, *options: str) -> subprocess.Popen[str]:
+def spawn(
+    line: Line, store: Path, *options: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Start the command on the line, and return when it takes packets."""
     command = [
         "ip", "netns", "exec", line.name, sys.executable, "-c", _MAIN, "record", "-i", HERE,
@@ -168,7 +188,7 @@ def spawn(line: Line, store: Path, *options: str) -> subprocess.Popen[str]:
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
     )  # fmt: skip
     until = time.monotonic() + _SECONDS
     while not list(store.glob("segments/*/*.part")):
@@ -225,3 +245,24 @@ def test_it_goes_on_where_the_line_was_down(line: Line, tmp_path: Path) -> None:
         process.kill()
     assert (process.returncode, err) == (0, "")
     assert stored(tmp_path)["all"][-3:] == [one(port=9).frame] * 3
+
+
+def test_numpy_records_the_same(line: Line, tmp_path: Path) -> None:
+    """Where no extension could be built; with a cutoff, in user space or in the kernel."""
+    frames = [p.frame for p in made.trace(62, 1500, connections=20)]
+    found = []
+    for name in ("", "1"):
+        store = tmp_path / f"store{name}"
+        options = {"PERFMEASURE_PLAIN": name}
+        process = spawn(line, store, "--cutoff", "3 KB", environment=options)
+        try:
+            line.send(frames)
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=_SECONDS)
+        finally:
+            process.kill()
+        assert (process.returncode, err) == (0, "")
+        found.append([frame for frame in stored(store)["all"] if frame != one().frame])
+    native, numpy = found
+    assert native == numpy
+    assert 0 < len(native) < len(frames)

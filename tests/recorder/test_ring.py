@@ -175,6 +175,15 @@ def test_an_interface_that_is_not_there_or_goes(line: Line) -> None:
         ring.close()
 
 
+def test_frames_for_others_are_asked_for(line: Line) -> None:
+    for is_promiscuous in (True, False):
+        with inside(line.name):
+            ring = Ring(HERE, is_promiscuous=is_promiscuous)
+        shown = ip("-n", line.name, "-d", "link", "show", HERE)
+        ring.close()
+        assert f"promiscuity {int(is_promiscuous)}" in shown
+
+
 def test_drops_of_an_interface(line: Line) -> None:
     with inside(line.far):
         assert interface_drops(THERE) == 0

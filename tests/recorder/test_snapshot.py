@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def frames_of(chunks: Iterable[Chunk]) -> list[Timed]:
     ]
 
 
-def batches(tmp_path: Path, packets: list[Timed], size: int) -> Iterator[tuple[object, ...]]:
+def batches(tmp_path: Path, packets: list[Timed], size: int) -> Iterator[tuple[Any, Any, Any]]:
     """Yield what `StoreWriter.append` takes, of so many packets each."""
     for at in range(0, len(packets), size):
         (tmp_path / "in").write_bytes(made.pcap(packets[at : at + size]))

@@ -76,7 +76,7 @@ def test_who_cannot_take_it_gets_no_more(tmp_path: Path, error: Exception) -> No
         writer.append("all", *batch)
     ended = Ended()
 
-    def refuse(chunk: Chunk) -> None:
+    def refuse(_: Chunk) -> None:
         raise error
 
     follower = Follower(tmp_path / "store", TCP, since)

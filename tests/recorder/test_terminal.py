@@ -42,7 +42,7 @@ class Recording:
         self.inside = ["ip", "netns", "exec", line.name]
         command = [*self.inside, *MAIN, "record", "-i", HERE, "--store", str(store)]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        wait_for(lambda: (store / "private" / "console.port").exists(), "no console")
+        wait_for((store / "private" / "console.port").exists, "no console")
         assert self.console("find port 2\n").returncode == 0  # it captures
 
     def console(self, lines: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -193,7 +193,7 @@ def test_a_terminal_has_history_and_completion(tmp_path: Path) -> None:
         os.chdir(ROOT)
         os.environ["XDG_STATE_HOME"] = str(tmp_path / "state")
         os.environ["TERM"] = "dumb"
-        os.execv(sys.executable, [*MAIN, "console", "--store", str(store)])
+        os.execv(sys.executable, [*MAIN, "console", "--store", str(store)])  # noqa: S606
     shown = b""
 
     def until(words: bytes) -> None:

@@ -82,9 +82,12 @@ class Line:
                     time.sleep(pause_seconds)
 
 
-def ip(*words: str) -> None:
-    """Run ip(8)."""
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=_SECONDS)
+def ip(*words: str) -> str:
+    """Run ip(8) and return what it prints."""
+    ran = subprocess.run(
+        ["ip", *words], check=True, capture_output=True, text=True, timeout=_SECONDS
+    )  # fmt: skip
+    return ran.stdout
 
 
 class Running:
