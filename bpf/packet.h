@@ -96,7 +96,8 @@ PACKET_INLINE __u32 packet_equal(__u32 a, __u32 b)
 }
 
 /* Fill in addresses, ports and protocol of `key`, which the caller has zeroed, and `tcp_flags`, from an
- * IP header at `at`; `type` is the Ethernet type that announced it. */
+ * IP header at `at`; `type` is the Ethernet type that announced it. Of a packet that is cut, or has too
+ * many extension headers, the key has what comes before that place. */
 PACKET_INLINE enum packet_verdict packet_parse_ip(const __u8 *at, const __u8 *end, __u32 type,
                                                   struct flow_key *key, __u32 *tcp_flags)
 {
@@ -120,6 +121,7 @@ PACKET_INLINE enum packet_verdict packet_parse_ip(const __u8 *at, const __u8 *en
 #endif
         key->src_ip[3] = packet_word(at + 12);
         key->dst_ip[3] = packet_word(at + 16);
+        key->protocol = protocol;
         if (at + length > end)
             return PACKET_CUT;
         at += length;
@@ -135,6 +137,7 @@ PACKET_INLINE enum packet_verdict packet_parse_ip(const __u8 *at, const __u8 *en
             key->src_ip[i] = packet_word(at + 8 + 4 * i);
             key->dst_ip[i] = packet_word(at + 24 + 4 * i);
         }
+        key->protocol = protocol;
         at += 40;
         for (i = 0; i < PACKET_MAX_EXTENSIONS; i++) {
             __u32 is_fragment = packet_equal(protocol, PACKET_FRAGMENT);
@@ -165,13 +168,15 @@ PACKET_INLINE enum packet_verdict packet_parse_ip(const __u8 *at, const __u8 *en
     if (fragment_offset ||
         (protocol != PACKET_TCP && protocol != PACKET_UDP && protocol != PACKET_SCTP))
         return PACKET_PARSED;
-    length = protocol == PACKET_TCP   ? PACKET_TCP_NEEDED
-             : protocol == PACKET_UDP ? PACKET_UDP_NEEDED
-                                      : PACKET_SCTP_NEEDED;
-    if (left < length || at + PACKET_UDP_NEEDED > end || at + length > end)
+    if (left < PACKET_UDP_NEEDED || at + PACKET_UDP_NEEDED > end)
         return PACKET_CUT;
     key->src_port = packet_u16(at);
     key->dst_port = packet_u16(at + 2);
+    length = protocol == PACKET_TCP   ? PACKET_TCP_NEEDED
+             : protocol == PACKET_UDP ? PACKET_UDP_NEEDED
+                                      : PACKET_SCTP_NEEDED;
+    if (left < length || at + length > end)
+        return PACKET_CUT;
     if (protocol == PACKET_TCP) {
         /* A check of its own, whose bound the verifier knows. */
         if (at + PACKET_TCP_NEEDED > end)

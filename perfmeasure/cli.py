@@ -20,6 +20,9 @@ _COMMANDS = {
     "validate": "perfmeasure.analysis.commands:validate_command",
     "monitor": "perfmeasure.tor.monitor:monitor_command",
     "flows": "perfmeasure.flows.commands:flows_command",
+    "record": "perfmeasure.recorder.commands:record_command",
+    "console": "perfmeasure.recorder.terminal:console_command",
+    "query": "perfmeasure.recorder.commands:query_command",
     "serve": "perfmeasure.web.commands:serve_command",
     "doctor": "perfmeasure.doctor:doctor_command",
 }

@@ -12,8 +12,15 @@ from perfmeasure.errors import MeasurementError
 
 
 @contextlib.contextmanager
-def prefix_lock(prefix: Path) -> Iterator[None]:
+def prefix_lock(
+    prefix: Path, what: str = "measurement", option: str = "--prefix"
+) -> Iterator[None]:
     """Hold the lock of the data directory ``prefix``, which is made if need be.
+
+    Args:
+        prefix: the directory.
+        what: what runs in it, for the message to the one who finds it locked.
+        option: how another directory is given.
 
     The lock is the kernel's (flock(2)), so a process that was killed leaves none behind.
 
@@ -29,7 +36,7 @@ def prefix_lock(prefix: Path) -> Iterator[None]:
             str(path),
             f"cannot be written ({error.strerror})",
             "a data directory of your own",
-            "give another with --prefix",
+            f"give another with {option}",
         ) from error
     try:
         try:
@@ -38,9 +45,9 @@ def prefix_lock(prefix: Path) -> Iterator[None]:
             holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
             raise MeasurementError(
                 str(prefix),
-                f"another measurement runs here, pid {holder}",
+                f"another {what} runs here, pid {holder}",
                 "one at a time",
-                f"stop it (kill {holder}) or give another folder with --prefix",
+                f"stop it (kill {holder}) or give another folder with {option}",
             ) from None
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())

@@ -104,6 +104,14 @@ def test_no_data_is_left_out_by_its_name(names: set[str]) -> None:
                 assert f"perfmeasure/{path.relative_to(ROOT)}" in names
 
 
+def test_it_has_the_extension_of_the_stable_abi(
+    names: set[str], wheel: Path, require: Callable[..., None]
+) -> None:
+    require("gcc")
+    assert "perfmeasure/recorder/_native.abi3.so" in names
+    assert "-cp311-abi3-" in wheel.name
+
+
 def run(program: Path, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [program, *map(str, arguments)],
@@ -126,6 +134,15 @@ def test_the_installed_command_is_the_installed_package(installed: Path, tmp_pat
     assert (ran.returncode, ran.stdout) == (0, f"perfmeasure, version {__version__}\n"), ran.stderr
     ran = run(installed / "python", "-m", "perfmeasure", "--version", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_the_installed_recorder_uses_the_extension(
+    installed: Path, tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("gcc")
+    where = "from perfmeasure.recorder import core; print(core.IS_NATIVE)"
+    ran = run(installed / "python", "-c", where, cwd=tmp_path)
+    assert ran.stdout == "True\n", ran.stderr
 
 
 def test_the_installed_command_validates(installed: Path, tmp_path: Path) -> None:

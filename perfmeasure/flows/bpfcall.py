@@ -45,6 +45,7 @@ class Command(enum.IntEnum):
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
+    MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_LOOKUP_BATCH = 24
     MAP_LOOKUP_AND_DELETE_BATCH = 25
     LINK_CREATE = 28
@@ -314,13 +315,26 @@ def lookup(map_fd: int, key: bytes, value_bytes: int) -> bytes | None:
     Raises:
         OSError: the kernel refused.
     """
+    return _value(Command.MAP_LOOKUP_ELEM, map_fd, key, value_bytes)
+
+
+def take(map_fd: int, key: bytes, value_bytes: int) -> bytes | None:
+    """Return the value of a key, or None, and delete it from its hash map (Linux 5.14).
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    return _value(Command.MAP_LOOKUP_AND_DELETE_ELEM, map_fd, key, value_bytes)
+
+
+def _value(command: Command, map_fd: int, key: bytes, value_bytes: int) -> bytes | None:
     key_buffer = ctypes.create_string_buffer(key, len(key))
     value = ctypes.create_string_buffer(value_bytes)
     attributes = struct.pack(
         "=IIQQQ", map_fd, 0, ctypes.addressof(key_buffer), ctypes.addressof(value), 0
     )
     try:
-        bpf(Command.MAP_LOOKUP_ELEM, attributes.ljust(_ATTR_BYTES, b"\0"))
+        bpf(command, attributes.ljust(_ATTR_BYTES, b"\0"))
     except OSError as error:
         if error.errno == errno.ENOENT:
             return None

@@ -40,7 +40,7 @@ class Program:
         self,
         file_name: str,
         functions: Mapping[str, str],
-        definitions: Mapping[str, int] | None = None,
+        definitions: Mapping[str, int | str] | None = None,
     ) -> None:
         self._bcc = _import_bcc()
         path = BPF_FOLDER / file_name

@@ -22,7 +22,7 @@ def scanned(parts: list[list[bytes]], *, is_whole: bool) -> tuple[list[Fact], Co
     for lines in parts:
         continuation.begin(is_whole=is_whole)
         scan = TgenScan(is_whole=is_whole)
-        found = [*scan.batch(1, lines, counts), *scan.end()]
+        found = [*scan.batch(1, lines, counts), *scan.end(counts)]
         facts += continuation.take(found, counts.withdraw)
     return facts + continuation.end(), counts
 

@@ -57,6 +57,8 @@ def test_values_are_set_and_looked_up(descriptors: list[int]) -> None:
     no_exist = 1
     with pytest.raises(OSError, match="exists"):
         bpfcall.update(made, struct.pack("=I", 7), struct.pack("=Q", 50), no_exist)
+    assert bpfcall.take(made, struct.pack("=I", 7), 8) == struct.pack("=Q", 49)
+    assert bpfcall.take(made, struct.pack("=I", 7), 8) is None
 
 
 @pytest.mark.parametrize("batch_entries", [64, 32768])

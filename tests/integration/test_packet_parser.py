@@ -30,10 +30,7 @@ MUTANTS = {
     "AH counts in 8 bytes": ("(8 - 4 * is_ah)", "8"),
     "fragment headers have a length": ("is_fragment * 8 +", "is_fragment * length +"),
     "padding is read as ports": ("if (left < length || at", "if (at"),
-    "protocols are mixed up": (
-        "packet_u16(at + 2);\n    if (prot",
-        "packet_u16(at);\n    if (prot",
-    ),
+    "ports are mixed up": ("dst_port = packet_u16(at + 2);", "dst_port = packet_u16(at);"),
 }
 
 

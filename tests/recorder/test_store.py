@@ -1,0 +1,417 @@
+"""Answers are exactly what a walk over all packets finds: every index, every state of a store."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfmeasure.errors import InputError
+from perfmeasure.recorder import core
+from perfmeasure.recorder.answer import write_pcap
+from perfmeasure.recorder.capturefile import CaptureFile
+from perfmeasure.recorder.keys import INDEXES, parse_key
+from perfmeasure.recorder.predicate import And, Match, Node, Not, Or, Times
+from perfmeasure.recorder.store import Store
+from perfmeasure.recorder.writer import Limits, StoreWriter
+from tests.recorder import made
+from tests.recorder.made import Timed
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def keys_of(frame: bytes) -> dict[str, list[str]]:
+    """Return the keys of every index under which a frame is found, from the tests' own decoder."""
+    found = made.fields(frame)
+    if not found.src:
+        return {}
+    name = {6: "tcp", 17: "udp"}.get(found.protocol, str(found.protocol))
+    src, dst = (f"[{ip}]" if ":" in ip else ip for ip in (found.src, found.dst))
+    keys = {
+        "connection4": sorted(
+            {f"{name} {src}:{found.src_port} {dst}:{found.dst_port}",
+             f"{name} {dst}:{found.dst_port} {src}:{found.src_port}"}
+        ),
+        "connection3": [
+            f"{name} {src} {dst}:{found.dst_port}", f"{name} {dst} {src}:{found.src_port}"
+        ],
+        "connection2": [f"{src} {dst}", f"{dst} {src}"],
+        "ip": [found.src, found.dst],
+        "srcip": [found.src],
+        "dstip": [found.dst],
+    }  # fmt: skip
+    if found.src_port:
+        keys["port"] = [str(found.src_port), str(found.dst_port)]
+        keys["srcport"], keys["dstport"] = [str(found.src_port)], [str(found.dst_port)]
+    return keys
+
+
+class Truth:
+    """All packets, by every key."""
+
+    def __init__(self, packets: list[Timed]) -> None:
+        self.packets = packets
+        self.records = [made.pcap([packet])[24:] for packet in packets]
+        self.by_key: dict[str, dict[str, set[int]]] = {name: defaultdict(set) for name in INDEXES}
+        for number, packet in enumerate(packets):
+            for index, keys in keys_of(packet.frame).items():
+                for key in keys:
+                    self.by_key[index][key].add(number)
+
+    def bytes_of(self, numbers: set[int]) -> bytes:
+        """Return the records of packets, in time order."""
+        ordered = sorted(numbers, key=lambda n: (self.packets[n].ts_ns, n))
+        return b"".join(self.records[n] for n in ordered)
+
+    def within(self, numbers: set[int], first_ns: int, last_ns: int) -> set[int]:
+        return {n for n in numbers if first_ns <= self.packets[n].ts_ns <= last_ns}
+
+
+def record(writer: StoreWriter, path: Path, name: str = "all") -> None:
+    for batch in CaptureFile(path).batches():
+        writer.append(name, batch.data, batch.frames, core.decode(batch.data, batch.frames))
+
+
+def answer(store: Store, node: Node) -> bytes:
+    """Return the records of the packets that match, in the order in which they come."""
+    out = io.BytesIO()
+    write_pcap(store.packets(node), out)
+    return out.getvalue()[24:]
+
+
+def check(store: Store, truth: Truth, count: int, seed: int = 1) -> None:
+    """Compare the answers to ``count`` random keys and times of every index."""
+    rng = random.Random(seed)
+    times = [packet.ts_ns for packet in truth.packets]
+    for index in INDEXES:
+        keys = list(truth.by_key[index])
+        for number in range(count):
+            key = rng.choice(keys)
+            wanted = truth.by_key[index][key]
+            node: Node = Match(parse_key(index, key))
+            if number % 4:
+                first_ns, last_ns = sorted(rng.sample(times, 2))
+                wanted = truth.within(wanted, first_ns, last_ns)
+                node = And((node, Times(first_ns, last_ns)))
+            found = answer(store, node)
+            assert found == truth.bytes_of(wanted), (index, key, node)
+            if number % 10 == 0:
+                counts = store.count(node)
+                assert (counts.packets, counts.bytes + 16 * counts.packets) == (
+                    len(wanted),
+                    len(found),
+                )
+    assert store.problems == []
+
+
+@pytest.fixture(scope="module")
+def truth(is_long: bool) -> Truth:
+    return Truth(made.trace(1, 1_000_000 if is_long else 100_000, 10_000 if is_long else 2_000))
+
+
+@pytest.fixture(scope="module")
+def capture(truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("capture") / "trace.pcap"
+    path.write_bytes(made.pcap(truth.packets))
+    return path
+
+
+def small(capture: Path) -> dict[str, Limits]:
+    """Return limits by which the capture becomes about 20 segments."""
+    return {"all": Limits(segment_bytes=capture.stat().st_size // 20)}
+
+
+def test_in_memory(truth: Truth, capture: Path, tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path)
+    record(writer, capture)
+    assert not list(tmp_path.rglob("*.npz"))
+    check(Store(tmp_path, writer), truth, 20)
+    writer.close()
+
+
+def test_across_memory_and_disk_and_after_a_restart(
+    truth: Truth, capture: Path, tmp_path: Path
+) -> None:
+    writer = StoreWriter(tmp_path, small(capture))
+    record(writer, capture)
+    assert len(list(tmp_path.rglob("*.pcap.part"))) == 1
+    check(Store(tmp_path, writer), truth, 200)
+    check(Store(tmp_path), truth, 8, seed=2)  # another process: it has the files alone
+    writer.close()
+    assert not list(tmp_path.rglob("*.part"))
+    check(Store(tmp_path), truth, 20, seed=3)
+    again = StoreWriter(tmp_path)
+    assert again.messages == []
+    again.close()
+    assert list(tmp_path.glob("levels/1-*"))
+    check(Store(tmp_path), truth, 8, seed=4)
+
+
+def test_after_deleting_indexes_levels_and_catalogue(
+    truth: Truth, capture: Path, tmp_path: Path
+) -> None:
+    writer = StoreWriter(tmp_path, small(capture))
+    record(writer, capture)
+    writer.close()
+    indexes = sorted(tmp_path.rglob("segments/*/*.npz"))
+    for index in indexes[::2]:
+        index.unlink()
+    indexes[1].write_bytes(indexes[1].read_bytes()[:1000])
+    reader = Store(tmp_path)
+    key, numbers = next(iter(truth.by_key["port"].items()))
+    assert answer(reader, Match(parse_key("port", key))) == truth.bytes_of(numbers)
+    assert sum("indexed anew" in problem for problem in reader.problems) == 1 + len(indexes[::2])
+    shutil.rmtree(tmp_path / "levels")
+    for path in tmp_path.glob("catalogue*"):
+        path.unlink()
+    (tmp_path / "catalogue.sqlite").write_bytes(b"no database" * 1000)
+    reader = Store(tmp_path)
+    assert answer(reader, Match(parse_key("port", key))) == truth.bytes_of(numbers)
+    writer = StoreWriter(tmp_path)
+    assert len(writer.messages) == 2 + len(indexes[::2])
+    writer.close()
+    check(Store(tmp_path), truth, 20)
+
+
+@pytest.mark.parametrize("is_torn", [False, True])
+def test_after_kill_9_in_mid_write(
+    truth: Truth, capture: Path, tmp_path: Path, is_torn: bool
+) -> None:
+    fifo, folder = tmp_path / "fifo", tmp_path / "store"
+    os.mkfifo(fifo)
+    size = str(capture.stat().st_size // 20)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perfmeasure", "record", "-r", fifo, "--store", folder,
+         "--segment-size", size],
+        cwd=ROOT,
+    )  # fmt: skip
+    content = capture.read_bytes()
+
+    def feed() -> None:
+        with fifo.open("wb", buffering=0) as out:
+            try:
+                out.write(content[: len(content) * 2 // 3])
+                done.wait(60)
+            except BrokenPipeError:
+                pass
+
+    done = threading.Event()
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        for _ in range(600):
+            # Enough is written, and a segment is open that has packets.
+            parts = list(folder.rglob("*.pcap.part"))
+            if len(list(folder.rglob("*.pcap"))) > 8 and parts and parts[0].stat().st_size > 24:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    finally:
+        process.kill()
+        done.set()
+        feeder.join(60)
+    if is_torn:
+        (part,) = folder.rglob("*.pcap.part")
+        with part.open("ab") as out:
+            out.write(b"half a record")
+        orphan = folder / "segments/all/00009999.npz"
+        orphan.write_bytes(b"")
+    before = Store(folder).count(Not(Or(()))).packets
+    assert 100 < before <= len(truth.packets) * 2 // 3 + 1
+    known = Truth(truth.packets[:before])
+    check(Store(folder), known, 3)
+    writer = StoreWriter(folder)
+    assert any("indexed anew" in message for message in writer.messages)
+    assert any("cut off" in message for message in writer.messages) == is_torn
+    assert any("index without its segment" in message for message in writer.messages) == is_torn
+    writer.close()
+    assert not list(folder.rglob("*.part"))
+    check(Store(folder), known, 20)
+
+
+def test_ports_match_in_any_order_of_the_ends_but_not_swapped(tmp_path: Path) -> None:
+    """The original's version 0.1-13 found the swapped ones as well."""
+    packet = made.ethernet(made.tcp("10.0.0.1", 80, "10.0.0.2", 88))
+    (tmp_path / "one.pcap").write_bytes(made.pcap([Timed(made.START_NS, packet)]))
+    writer = StoreWriter(tmp_path / "store")
+    record(writer, tmp_path / "one.pcap")
+    for store in (Store(tmp_path / "store", writer), Store(tmp_path / "store")):
+        for index, key, count in [
+            ("connection4", "tcp 10.0.0.1:80 10.0.0.2:88", 1),
+            ("connection4", "tcp 10.0.0.2:88 10.0.0.1:80", 1),
+            ("connection4", "tcp 10.0.0.1:88 10.0.0.2:80", 0),
+            ("connection4", "tcp 10.0.0.2:80 10.0.0.1:88", 0),
+            ("connection4", "udp 10.0.0.1:80 10.0.0.2:88", 0),
+            ("connection3", "tcp 10.0.0.1 10.0.0.2:88", 1),
+            ("connection3", "tcp 10.0.0.2 10.0.0.1:80", 1),
+            ("connection3", "tcp 10.0.0.1 10.0.0.2:80", 0),
+        ]:
+            assert store.count(Match(parse_key(index, key))).packets == count, key
+    writer.close()
+
+
+def test_time_ranges_hold_for_packets_in_memory(tmp_path: Path) -> None:
+    """The original gave all that was in memory, whatever the range."""
+    packets = [
+        Timed(made.START_NS + i * 10**9, made.ethernet(made.udp("10.0.0.1", 1, "10.0.0.2", 2)))
+        for i in range(100)
+    ]
+    (tmp_path / "one.pcap").write_bytes(made.pcap(packets))
+    writer = StoreWriter(tmp_path / "store")
+    record(writer, tmp_path / "one.pcap")
+    store = Store(tmp_path / "store", writer)
+    node = Times(made.START_NS + 10 * 10**9, made.START_NS + 19 * 10**9)
+    assert store.count(And((Match(parse_key("ip", "10.0.0.1")), node))).packets == 10
+    assert store.count(Not(node)).packets == 90
+    writer.close()
+
+
+def test_answers_of_several_classes_and_links_are_in_time_order(tmp_path: Path) -> None:
+    packets = made.trace(5, 3000, 50)
+    writer = StoreWriter(tmp_path / "store", {"a": Limits(20_000), "b": Limits(30_000)})
+    for number in range(0, 3000, 100):
+        path = tmp_path / "part.pcap"
+        path.write_bytes(made.pcap(packets[number : number + 100]))
+        record(writer, path, "ab"[number // 100 % 2])
+    store = Store(tmp_path / "store", writer)
+    everything = Not(Or(()))
+    times = [int(f["ts_ns"]) for chunk in store.packets(everything) for f in chunk.frames]
+    assert times == sorted(packet.ts_ns for packet in packets)
+    writer.close()
+
+
+@pytest.mark.parametrize("inactivity_ms", [0, 1, 5, 10**6])
+def test_intervals_end_with_the_period_of_inactivity(inactivity_ms: int, tmp_path: Path) -> None:
+    packets = made.trace(5, 3000, 50)
+    (tmp_path / "one.pcap").write_bytes(made.pcap(packets))
+    writer = StoreWriter(tmp_path / "store", {"all": Limits(segment_bytes=50_000)})
+    record(writer, tmp_path / "one.pcap")
+    found = Store(tmp_path / "store", writer).intervals(
+        Match(parse_key("port", "9001")), inactivity_ms / 1000
+    )
+    writer.close()
+    wanted: list[tuple[int, int]] = []
+    for ts_ns, frame in sorted(packets):
+        if "9001" not in keys_of(frame).get("port", ()):
+            continue
+        if wanted and ts_ns - wanted[-1][1] <= inactivity_ms * 10**6:
+            wanted[-1] = (wanted[-1][0], ts_ns)
+        else:
+            wanted.append((ts_ns, ts_ns))
+    assert found == wanted
+    assert len(wanted) > 1 or inactivity_ms == 10**6
+
+
+def test_lost_packets_are_named_in_every_answer_that_they_touch(tmp_path: Path) -> None:
+    packets = made.trace(5, 200, 50)
+    (tmp_path / "one.pcap").write_bytes(made.pcap(packets))
+    writer = StoreWriter(tmp_path / "store")
+    record(writer, tmp_path / "one.pcap")
+    writer.add_drops(3)
+    writer.rotate()
+    record(writer, tmp_path / "one.pcap")
+    writer.close()
+    store = Store(tmp_path / "store")
+    counts = store.count(Not(Or(())))
+    assert (counts.packets, counts.drops) == (400, 3)
+    # The catalogue is not the only place that knows.
+    for path in (tmp_path / "store").glob("catalogue*"):
+        path.unlink()
+    StoreWriter(tmp_path / "store").close()
+    assert Store(tmp_path / "store").count(Not(Or(()))).drops == 3
+
+
+def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no store"):
+        Store(tmp_path)
+
+
+# ---- against tshark -----------------------------------------------------------------------------
+
+FIELDS = (
+    "frame.number", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.srcport", "tcp.dstport",
+    "udp.srcport", "udp.dstport",
+)  # fmt: skip
+
+
+def dissected(path: Path) -> list[dict[str, str]]:
+    """Return the outermost addresses and ports of each packet, as tshark sees them."""
+    options = ["-E", "occurrence=f", "-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE"]
+    names = [word for name in FIELDS for word in ("-e", name)]
+    ran = subprocess.run(
+        ["tshark", "-r", path, "-n", "-T", "fields", *options, *names],
+        capture_output=True, check=False, text=True, timeout=120,
+    )  # fmt: skip
+    rows = (line.split("\t") for line in ran.stdout.splitlines())
+    return [dict(zip(FIELDS, row, strict=True)) for row in rows]
+
+
+def compare_with_tshark(path: Path, folder: Path) -> int:
+    """Check hosts and ports of every packet; return the number of packets."""
+    writer = StoreWriter(folder, {"all": Limits(segment_bytes=100_000)})
+    record(writer, path)
+    writer.close()
+    rows = dissected(path)
+    expected: dict[tuple[str, str], int] = defaultdict(int)
+    for row in rows:
+        src, dst = row["ip.src"] or row["ipv6.src"], row["ip.dst"] or row["ipv6.dst"]
+        ports = [row[f"{kind}.{end}port"] for kind in ("tcp", "udp") for end in ("src", "dst")]
+        for value in {src, dst} - {""}:
+            expected["ip", value] += 1
+        if src:
+            expected["srcip", src] += 1
+            expected["dstip", dst] += 1
+        for value in set(ports) - {"", "0"}:
+            expected["port", value] += 1
+    store = Store(folder)
+    for (index, key), count in expected.items():
+        found = store.count(Match(parse_key(index, key))).packets
+        assert found == count, (path.name, index, key)
+    assert store.count(Not(Or(()))).packets == len(rows)
+    store.close()
+    return len(rows)
+
+
+def test_made_captures_of_every_link_agree_with_tshark(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("tshark")
+    a, b, c, d = "10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2"
+    both = [made.tcp(a, 80, b, 1000, 9), made.udp(c, 53, d, 999, 9), made.tcp(b, 1000, a, 80)]
+    for link in (0, 1, 101, 108, 113, 276):
+        packets = [Timed(made.START_NS + i, made.framed(p, link)) for i, p in enumerate(both)]
+        path = tmp_path / f"{link}.pcap"
+        path.write_bytes(made.pcap(packets, link=link))
+        assert compare_with_tshark(path, tmp_path / f"of {path.name}") == 3
+    path = tmp_path / "snapped.pcap"
+    path.write_bytes(made.pcap(made.trace(3, 500, 60), snap=70))
+    assert compare_with_tshark(path, tmp_path / "snapped") == 500
+
+
+def captures() -> list[Any]:
+    folder = os.environ.get("PERFMEASURE_CAPTURES", "")
+    found = sorted(path for path in Path(folder).iterdir() if path.is_file()) if folder else []
+    return found or [
+        pytest.param(Path(), marks=pytest.mark.skip("PERFMEASURE_CAPTURES names none"))
+    ]
+
+
+@pytest.mark.parametrize("path", captures(), ids=lambda path: path.name)
+def test_captures_of_others_agree_with_tshark(
+    path: Path, tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("tshark")
+    assert compare_with_tshark(path, tmp_path / "store")
