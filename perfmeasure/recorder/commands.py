@@ -132,7 +132,7 @@ def store_folder(store: Path | None, prefix: Path | None) -> Path:
 @click.option("--count", "is_count", is_flag=True, help="Only count the packets.")
 @click.option("--json", "is_json", is_flag=True, help="Print the counts as JSON.")
 def query_command(
-    expression: tuple[str, ...], store: Path | None, prefix: Path | None, out: Path | None,
+    *, expression: tuple[str, ...], store: Path | None, prefix: Path | None, out: Path | None,
     is_count: bool, is_json: bool,
 ) -> None:  # fmt: skip
     """Find packets in a store by EXPRESSION, and count them or write them to a file.

@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from perfmeasure.recorder import door
 from perfmeasure.recorder.configuration import Setup
@@ -68,7 +68,7 @@ class Talk:
         self._file.close()
         self.socket.close()
 
-    def __enter__(self) -> Talk:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

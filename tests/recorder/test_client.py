@@ -61,9 +61,8 @@ def test_answers_and_data_go_where_they_belong() -> None:
     ],
 )
 def test_a_stranger_is_not_told_the_token(parts: list[bytes], message: str) -> None:
-    with answering(*parts) as (port, got):
-        with pytest.raises(MeasurementError, match=message):
-            RemoteConsole("127.0.0.1", port, TOKEN, Kept())
+    with answering(*parts) as (port, got), pytest.raises(MeasurementError, match=message):
+        RemoteConsole("127.0.0.1", port, TOKEN, Kept())
     assert got == [b""]
 
 

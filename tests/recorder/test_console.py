@@ -247,8 +247,10 @@ def test_a_subscription_to_a_file_has_each_packet_once(live: Live) -> None:
     live.client.lines.clear()
     assert live.ask("show subscriptions") == "OK"
     assert live.client.lines == [
-        f"1 packets 30 bytes {30 * 154} missed_segments 0 "
-        'query to_file "a" index ip "10.0.0.1" subscribe',
+        (
+            f"1 packets 30 bytes {30 * 154} missed_segments 0 "
+            'query to_file "a" index ip "10.0.0.1" subscribe'
+        ),
         "2 packets 0 bytes 0 missed_segments 0 find subscribe to_file b port 7",
     ]
     assert live.ask("unsubscribe 1") == "OK"

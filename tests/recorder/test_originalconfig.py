@@ -51,6 +51,7 @@ def test_every_option(tmp_path: Path) -> None:
     setup = read(tmp_path, WHOLE)
     assert (setup.interface, setup.filter) == ("eth1", "not port 22")
     assert setup.is_promiscuous, "as the original always is"
+    assert setup.console_port == 42042
     assert (setup.log_interval_seconds, setup.rules.timeout_seconds) == (60, 180)
     web, rest = setup.classes
     assert (web.name, web.filter, web.precedence) == ("web", "port 80", 20)
@@ -64,7 +65,7 @@ def test_options_without_effect_are_named_with_their_line(tmp_path: Path) -> Non
     named = [warning.split("option ")[1].split()[0] for warning in warnings]
     assert named == [
         "console", "daemon", "workdir", "indexdir", "queryfiledir", "logfile", "max_subscriptions",
-        "rmtconsole", "rmtconsole_port", "rmtconsole_listen_addr", "bro_listen", "bro_listen_port",
+        "rmtconsole", "rmtconsole_listen_addr", "bro_listen", "bro_listen_port",
         "bro_listen_addr", "tweak_capture_thread", "index", "index", "mem", "pkts_to_disk", "sugar",
     ]  # fmt: skip
     assert warnings[0].endswith("cfg:7: option console has no effect: perfmeasure console is the "
