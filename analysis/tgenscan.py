@@ -249,8 +249,8 @@ class TgenScan:
             begun.reach(ts, *reached)
 
     def _check_order(self, key: Key, ts: float) -> None:
-        """Raise RejectedError if a line comes after the end of its transfer in this log."""
-        if ts <= self._ended.get(key, 0.0):
+        """Raise RejectedError if a line comes after its transfer's end, unless `continuation` does."""
+        if not self._is_whole and ts <= self._ended.get(key, 0.0):
             raise RejectedError("out of order: the transfer had ended")
 
     def _other(self, number: int, line: bytes) -> str | None:
