@@ -72,7 +72,10 @@ def record_command(
     *, interface: str | None, files: tuple[Path, ...], store: Path, config: Path | None,
     expression: str | None, **options: str | bool | None,
 ) -> None:  # fmt: skip
-    """Record packets: store and index them, so that `perfmeasure query` finds them."""
+    """Record packets: store and index them, so that `perfmeasure query` finds them.
+
+    While it records with -i, it takes the commands of `perfmeasure console`.
+    """
     given = {name: value for name, value in options.items() if value is not None}
     if config is not None and given:
         names = ", ".join("--" + name.replace("_", "-") for name in given)

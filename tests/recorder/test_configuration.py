@@ -88,6 +88,8 @@ def test_unknown_options_are_named(tmp_path: Path) -> None:
     [
         ("interface = 3", "interface: 3; wanted a text"),
         ("promiscuous = 1", "promiscuous: 1; wanted true or false"),
+        ("console_port = 65536", "console_port: 65536; wanted a port up to 65535"),
+        ("console_port = '1'", "console_port: '1'; wanted a whole number"),
         ("[classes.a]\nprecedence = 'high'", "class a: precedence: 'high'; wanted a whole number"),
         ("[classes.a]\ncutoff = 'no'", "'no' is not a size"),
         ("[classes.a]\ncutoff = true", "True; wanted a number with a unit"),
