@@ -249,7 +249,7 @@ class TgenScan:
             begun.reach(ts, *reached)
 
     def _check_order(self, key: Key, ts: float) -> None:
-        """Raise RejectedError if a line comes after its transfer's end, unless `continuation` does."""
+        """Raise RejectedError for a line after its transfer's end; `continuation` may know better."""
         if not self._is_whole and ts <= self._ended.get(key, 0.0):
             raise RejectedError("out of order: the transfer had ended")
 
