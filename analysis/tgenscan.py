@@ -249,7 +249,7 @@ class TgenScan:
             begun.reach(ts, *reached)
 
     def _check_order(self, key: Key, ts: float) -> None:
-        """Raise RejectedError for a line after its transfer's end; `continuation` may know better."""
+        """Raise RejectedError for a line after its transfer's end, where that is known."""
         if not self._is_whole and ts <= self._ended.get(key, 0.0):
             raise RejectedError("out of order: the transfer had ended")
 
