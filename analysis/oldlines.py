@@ -211,7 +211,8 @@ def transfer_of(
     direction = "send" if is_put else "recv"
     main = old.write if direction == "send" else old.read
     elapsed: dict[str, Any] = {step.replace("-", "_"): us / 1e6 for step, us in times.items()}
-    elapsed.update(elapsed_payload(begun, direction, start, max(ts, start)))
+    end = max(ts, start) if is_complete else float("inf")  # of a cut one, none is known
+    elapsed.update(elapsed_payload(begun, direction, start, end))
     record: dict[str, Any] = {
         "elapsed_seconds": elapsed,
         "endpoint_local": old.transport["local"],

@@ -274,7 +274,8 @@ def cut_transfer(line: bytes, begun: Begun, ts: float) -> Transfer:
     direction, record = _seed_fields(sections)
     start = begun.first_ts
     record.update(
-        elapsed_seconds=elapsed_payload(begun, direction, start, max(ts, start)),
+        # The log's last stamp is no bound: it may be of a line that is out of place.
+        elapsed_seconds=elapsed_payload(begun, direction, start, _NEVER),
         is_complete=False,
         is_error=False,
         is_success=False,
