@@ -12,6 +12,7 @@ import multiprocessing.connection
 import signal
 import tempfile
 from collections import deque
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 from perfmeasure.errors import PerfmeasureError
@@ -138,6 +139,8 @@ class Processes:
     def _start(self) -> _Worker:
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_work, args=(theirs, self._scratch.name), daemon=True)
+        # Python starts its own helper along with the first, and unblocks signals after that.
+        resource_tracker.ensure_running()
         # It inherits the mask: on Ctrl-C, which reaches us both, we end it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
