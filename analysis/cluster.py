@@ -1,7 +1,12 @@
 """A Dask cluster that does tasks: the same ones as `workers.Processes`, on other machines.
 
 Dask gives a task to another worker when one dies, up to the scheduler's own limit. Here is what is
-left to do: not to give out all tasks at once, and to end with a clear error when nobody is there.
+left to do: not to give out all tasks at once, to find which task it was that ended its workers, and
+to end with a clear error when nobody is there.
+
+Dask counts the death of a worker against every task that the worker had, so it gives up neighbours
+together with the culprit. Each that it gives up is therefore tried once more, with no other task of
+ours on the cluster: only the one that ends its workers then, too, is to blame.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from perfmeasure.analysis.workers import lost
 from perfmeasure.errors import MissingError, PerfmeasureError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from types import TracebackType
 
 CONNECT_SECONDS = 10.0
@@ -41,6 +46,7 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._looks_at_nobody = 0  # in a row
 
     def __enter__(self) -> Self:
         try:
@@ -75,28 +81,60 @@ class Cluster:
     ) -> Iterator[tuple[int, R]]:
         """See `workers.Workers.run`."""
         waiting = list(range(len(tasks)))[::-1]
+        suspects: list[int] = []
         given: dict[Any, int] = {}
-        looks_left = WORKER_SECONDS / _LOOK_SECONDS
         while waiting or given:
             threads = self._thread_count()
-            while waiting and len(given) < max(threads * _TASKS_A_THREAD, 1):
+            while waiting and not suspects and len(given) < max(threads * _TASKS_A_THREAD, 1):
                 index = waiting.pop()
                 given[self._client.submit(function, tasks[index], pure=False)] = index
-            try:
-                done = self._distributed.wait(
-                    list(given), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED"
-                ).done
-            except TimeoutError:
-                looks_left = looks_left - 1 if threads == 0 else WORKER_SECONDS / _LOOK_SECONDS
-                if looks_left <= 0:
-                    raise self._gone(f"had no worker for {WORKER_SECONDS:.0f} seconds") from None
-                continue
-            except self._distributed.CancelledError as error:
-                raise self._gone("went away") from error
-            for future in done:
+            for future in self._finished(given):
                 index = given.pop(future)
-                yield index, self._result(future, names[index])
-                future.release()
+                try:
+                    result = self._result(future, names[index])
+                except self._distributed.KilledWorker:
+                    suspects.append(index)
+                    continue
+                finally:
+                    future.release()
+                yield index, result
+            if not given:
+                for index in suspects:
+                    yield index, self._alone(function, tasks[index], names[index])
+                suspects.clear()
+
+    def _alone(self, function: Callable[[T], R], task: T, name: str) -> R:
+        """Do a task while no other is given out.
+
+        Raises:
+            PerfmeasureError: it ended its workers, and no other of ours was there.
+        """
+        future = self._client.submit(function, task, pure=False)
+        while not self._finished([future]):
+            pass
+        try:
+            result: R = self._result(future, name)
+        except self._distributed.KilledWorker:
+            raise lost(name) from None
+        finally:
+            future.release()
+        return result
+
+    def _finished(self, futures: Iterable[Any]) -> Collection[Any]:
+        """Wait a little for any of these; return those that are done, or failed."""
+        try:
+            found = self._distributed.wait(
+                list(futures), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED"
+            ).done
+        except TimeoutError:
+            found = set()
+        except self._distributed.CancelledError as error:
+            raise self._gone("went away") from error
+        is_nobody_there = not found and self._thread_count() == 0
+        self._looks_at_nobody = self._looks_at_nobody + 1 if is_nobody_there else 0
+        if self._looks_at_nobody * _LOOK_SECONDS >= WORKER_SECONDS:
+            raise self._gone(f"had no worker for {WORKER_SECONDS:.0f} seconds")
+        return found  # type: ignore[no-any-return]
 
     def _thread_count(self) -> int:
         try:
@@ -107,10 +145,8 @@ class Cluster:
     def _result(self, future: Any, name: str) -> Any:
         try:
             return future.result()
-        except PerfmeasureError:
+        except (PerfmeasureError, self._distributed.KilledWorker):
             raise
-        except self._distributed.KilledWorker:
-            raise lost(name) from None
         except self._distributed.CancelledError as error:
             raise self._gone("went away") from error
         except Exception as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import distributed
 import pytest
+from dask import config
 
 from perfmeasure.analysis import cluster
 from perfmeasure.analysis.cluster import Cluster
@@ -19,19 +20,33 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def dask() -> Iterator[distributed.LocalCluster]:
-    """A real scheduler and two workers, processes of their own, over TCP on loopback."""
-    with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
+def local_cluster(workers: int, threads: int) -> distributed.LocalCluster:
+    """Return a real scheduler and workers, processes of their own, over TCP on loopback."""
+    return distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=threads,
         processes=True,
         host="127.0.0.1",
         protocol="tcp://",
         dashboard_address=":0",
         worker_dashboard_address=":0",
         silence_logs=True,
-    ) as local:
+    )
+
+
+@pytest.fixture(scope="module")
+def dask() -> Iterator[distributed.LocalCluster]:
+    with local_cluster(2, 1) as local:
+        yield local
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[distributed.LocalCluster]:
+    """One that gives up all the tasks of a worker as soon as that is killed."""
+    with (
+        config.set({"distributed.scheduler.allowed-failures": 0}),
+        local_cluster(1, 3) as local,
+    ):
         yield local
 
 
@@ -43,7 +58,7 @@ def test_each_task_is_done_once_though_a_worker_is_killed(
         assert sorted(killed.run(killing.double, range(20), [""] * 20)) == [
             (number, 2 * number) for number in range(20)
         ]
-    assert len(list(tmp_path.iterdir())) > 20
+        assert killed.attempts() > 20
 
 
 def test_a_task_that_kills_each_worker_is_named(dask: distributed.LocalCluster) -> None:
@@ -53,6 +68,28 @@ def test_a_task_that_kills_each_worker_is_named(dask: distributed.LocalCluster) 
         pytest.raises(PerfmeasureError, match="log 7: the worker that read it was killed"),
     ):
         list(workers.run(killing.die, range(9), names))
+
+
+def test_who_only_shared_its_worker_is_not_blamed(
+    strict: distributed.LocalCluster, tmp_path: Path
+) -> None:
+    tasks = [(number, str(tmp_path)) for number in range(3)]
+    names = ["log 0", "log 1", "log 2"]
+    with (
+        Cluster(strict.scheduler_address) as workers,
+        pytest.raises(PerfmeasureError, match="log 1: the worker that read it was killed"),
+    ):
+        list(workers.run(killing.die_among, tasks, names))
+
+
+def test_who_only_shared_its_worker_is_done(
+    strict: distributed.LocalCluster, tmp_path: Path
+) -> None:
+    with Cluster(strict.scheduler_address) as workers:
+        killed = killing.OneIsKilled(workers, tmp_path)
+        found = sorted(killed.run(killing.double, range(9), [""] * 9))
+    assert found == [(number, 2 * number) for number in range(9)]
+    assert killed.attempts() > 9
 
 
 def test_what_a_worker_cannot_do_is_said(dask: distributed.LocalCluster) -> None:

@@ -31,9 +31,10 @@ def test_each_task_is_done_once() -> None:
 
 def test_a_worker_that_is_killed_costs_a_retry(tmp_path: Path) -> None:
     with Processes(2) as workers:
-        found = killing.OneIsKilled(workers, tmp_path).run(killing.double, range(5), [""] * 5)
+        killed = killing.OneIsKilled(workers, tmp_path)
+        found = killed.run(killing.double, range(5), [""] * 5)
         assert sorted(found) == [(number, 2 * number) for number in range(5)]
-    assert len(list(tmp_path.iterdir())) == 6  # five tasks, and one of them again
+    assert killed.attempts() == 6  # five tasks, and one of them again
 
 
 def test_a_task_that_kills_each_worker_ends_the_work_and_is_named() -> None:
