@@ -19,7 +19,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytest_plugins = ["testnet_fixture"]
+    from xdist.workermanage import WorkerController
+
+pytest_plugins = ["scheduling", "testnet_fixture"]
 
 TESTS = Path(__file__).resolve().parent
 IN_CI = os.environ.get("CI") == "true"
@@ -35,6 +37,7 @@ _ENDS_WITH_US = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserv
 _NOT_TO_BE_HAD = {
     "tgen": "the C program tgen is in no Debian release; where it was built by hand, it is tested",
 }
+_LEFT_MESSAGE = pytest.StashKey[str]()
 _SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 
@@ -90,8 +93,10 @@ def _left_over() -> dict[int, str]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run when a process that it started is still alive, and end that process."""
-    if os.environ.get(_MARK_NAME) != _MARK:
-        return  # configuration failed before anything was started
+    if _LEFT_MESSAGE in session.config.stash:  # one of the processes that ran the tests said so
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if os.environ.get(_MARK_NAME) != _MARK or session.config.getoption("dist") != "no":
+        return  # configuration failed before anything was started, or others ran the tests
     for _ in range(20):
         left = _left_over()
         if not left:
@@ -100,12 +105,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines = [f"  {pid}: {command}" for pid, command in sorted(left.items())]
     message = "\n".join(["processes were left by the tests:", *lines])
     session.config.stash[_LEFT_MESSAGE] = message
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = message
     session.exitstatus = pytest.ExitCode.TESTS_FAILED
     for pid in left:
         os.kill(pid, signal.SIGKILL)
 
 
-_LEFT_MESSAGE = pytest.StashKey[str]()
+def pytest_testnodedown(node: WorkerController) -> None:
+    """Keep what one of several processes (pytest-xdist) had to say at its end."""
+    if message := getattr(node, "workeroutput", {}).get("left"):
+        node.config.stash[_LEFT_MESSAGE] = message
 
 
 def pytest_terminal_summary(

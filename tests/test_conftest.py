@@ -16,9 +16,12 @@ HERE = Path(__file__).resolve().parent
 @pytest.fixture
 def session(tmp_path: Path) -> Path:
     """A folder with our conftest, the plugin that it names, and nothing else."""
-    for name in ("conftest.py", "testnet_fixture.py"):
+    for name in ("conftest.py", "scheduling.py", "testnet_fixture.py"):
         shutil.copy(HERE / name, tmp_path)
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -ra\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = -p no:cacheprovider -ra\n"
+        "markers =\n  alone(why)\n  together(name, why)\n"
+    )
     return tmp_path
 
 
@@ -103,6 +106,90 @@ def test_processes_that_are_left_fail_the_run_and_are_ended(session: Path) -> No
     assert sorted(words[-1] for words in left) == ["123", "321"]
     for words in left:
         assert not is_alive(int(words[0].rstrip(":")))
+
+
+def test_what_another_process_leaves_fails_the_run_too(session: Path) -> None:
+    test = "import subprocess\ndef test_it(): subprocess.Popen(['sleep', '123'])\n"
+    status, output = run(session, test, "-n", "2")
+    assert status == 1
+    assert "processes were left by the tests:" in output
+    assert "1 passed" in output
+
+
+NOTES = """
+import os, pathlib, time
+import pytest
+
+def note(name):
+    with pathlib.Path(__file__).with_name("notes").open("a") as notes:
+        notes.write(f"{name} {os.getpid()}\\n")
+
+ONE = pytest.mark.together("one", "they share it")
+ALONE = pytest.mark.alone("it counts who is there")
+"""
+ORDINARY = (
+    NOTES
+    + """
+@pytest.mark.parametrize("number", range(4))
+def test_ordinary(number):
+    note(f"begin {pathlib.Path(__file__).stem}")
+    time.sleep(0.05 * number)
+    note(f"end {pathlib.Path(__file__).stem}")
+"""
+)
+GROUPED = (
+    NOTES
+    + """
+@ONE
+@pytest.mark.parametrize("name", ["a@b", "c]d"])
+def test_grouped(name):
+    note("one")
+
+@ALONE
+@pytest.mark.parametrize("number", range(3))
+def test_alone(number):
+    note("alone")
+"""
+)
+
+
+@pytest.fixture
+def shared_out(session: Path) -> Path:
+    """A session that only knows how tests are shared out."""
+    (session / "conftest.py").write_text('pytest_plugins = ["scheduling"]\n')
+    return session
+
+
+@pytest.mark.parametrize("processes", ["0", "1", "3"])
+def test_those_alone_come_when_all_others_are_done(shared_out: Path, processes: str) -> None:
+    for name in ("b", "c", "d"):
+        (shared_out / f"test_{name}.py").write_text(ORDINARY)
+    for name in ("a", "e"):
+        (shared_out / f"test_{name}.py").write_text(GROUPED)
+    status, output = run(shared_out, NOTES, "-n", processes)
+    assert status == 0, output
+    assert "22 passed" in output
+    lines = [line.rsplit(" ", 1) for line in (shared_out / "notes").read_text().splitlines()]
+    names = [name for name, _ in lines]
+    assert names.count("one") == 4
+    assert names[-6:] == ["alone"] * 6
+    for name in ("one", "alone", "begin test_b", "begin test_c"):
+        assert len({pid for found, pid in lines if found == name}) == 1, name
+
+
+def test_those_alone_are_found_without_others(shared_out: Path) -> None:
+    status, output = run(shared_out, GROUPED, "-n", "3", "-k", "alone")
+    assert status == 0, output
+    assert "3 passed" in output
+
+
+def test_a_process_that_dies_takes_no_other_test_with_it(shared_out: Path) -> None:
+    dies = NOTES + "def test_dies(): os._exit(3)\ndef test_after(): pass\n"
+    (shared_out / "test_a.py").write_text(dies)
+    options = ("-n", "2", "--max-worker-restart", "1")
+    status, output = run(shared_out, GROUPED, *options)
+    assert status == 1
+    assert "crashed while running 'test_a.py::test_dies'" in output
 
 
 def is_alive(pid: int) -> bool:

@@ -181,7 +181,8 @@ def test_run_test_lints_checks_and_tests_with_the_arguments(stand_in: StandIn) -
     ran = stand_in.call("test", "--long", "-k", "a or b", PERFMEASURE_SETUP="no", FAILS="")
     assert ran.returncode == 0, ran.stderr
     steps = ["ruff check -q .", "ruff format -q --check .", "mypy "]
-    assert stand_in.noted("order") == [*steps, "python -m pytest --long -k a or b"]
+    pytest_line = "python -m pytest -n auto --long -k a or b"
+    assert stand_in.noted("order") == [*steps, pytest_line]
     assert stand_in.call("test", PERFMEASURE_SETUP="no", FAILS="mypy").returncode != 0
 
 

@@ -230,7 +230,10 @@ def drive() -> Iterator[Driver]:
 @pytest.fixture(scope="session")
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for XDG_CACHE_HOME that outlives the session, so that snapshots do."""
-    folder = tmp_path_factory.getbasetemp().parent / "perfmeasure-cache-home"
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # one of several processes, each with a folder in the session's
+    folder = base.parent / "perfmeasure-cache-home"
     make_private(folder)
     return folder
 
