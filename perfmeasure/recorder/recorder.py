@@ -189,6 +189,10 @@ class Recorder:
             if now >= next_line:
                 next_line = now + self._setup.log_interval_seconds
                 self._write_statistics()
+        # On a slow machine there is more; what is in the ring by now is recorded, and no later one.
+        for _ in range(ring.blocks_filled() - ring.blocks_done):
+            if (block := ring.block()) is not None:
+                self._record(ring, recording, block)
         self._count_losses(ring, drops_before)
         self._write_statistics()
 

@@ -18,6 +18,8 @@ from perfmeasure.flows.adaptive import Bounds
 from perfmeasure.flows.keys import Total
 from perfmeasure.flows.windows import Window, Windows
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 MS = 10**6
 SECONDS = 2.5
 

@@ -26,6 +26,8 @@ from perfmeasure.flows.windows import Window
 if TYPE_CHECKING:
     from perfmeasure.flows.loader import Program
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 PORTS = 40
 ROUNDS = 300
 

@@ -13,6 +13,8 @@ import pytest
 from perfmeasure.flows import bpfcall
 from perfmeasure.flows.bpfcall import AttachType, BatchReader, Command
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 HASH, ARRAY, PERCPU_HASH = 1, 2, 5
 XDP_PASS = 2
 KEY, VALUE = np.dtype([("number", "u4")]), np.dtype([("count", "u8")])

@@ -23,6 +23,8 @@ from perfmeasure.flows import bpfcall
 from perfmeasure.flows.bpfcall import Command
 from perfmeasure.flows.cgroup import mount_point
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no time: close sends a reset
 _MAP_GET_FD_BY_ID = 14
 _MAPS = {"storage", "records", "lost", "wants_all", "handshakes"}

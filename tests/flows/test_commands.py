@@ -17,6 +17,8 @@ import pytest
 from perfmeasure import cli, jsonio
 from perfmeasure.flows import interfaces
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 PORT = 29998
 COMMAND = [sys.executable, "-m", "perfmeasure", "flows"]
 

@@ -26,6 +26,8 @@ from perfmeasure.flows import bpfcall, btf, connection_source, headers
 from perfmeasure.flows.connection_source import ConnectionSource, offsets
 from perfmeasure.flows.connections import Record
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 DELAY_MS = 5.0
 DROP_EVERY = 23
 TOLERANCE_NS = 1_000_000

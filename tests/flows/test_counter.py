@@ -17,6 +17,8 @@ from perfmeasure.flows.counter import FlowCounter
 from perfmeasure.flows.interfaces import choose_hooks
 from perfmeasure.flows.keys import INGRESS, Total
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 PORT = 29999
 
 

@@ -18,6 +18,8 @@ from perfmeasure.flows.interfaces import Hook, choose_hooks
 from perfmeasure.flows.keys import EGRESS, INGRESS, Total
 from perfmeasure.flows.windows import Windows
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 _HOUR_NS = 3600 * 10**9
 
 

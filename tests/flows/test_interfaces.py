@@ -11,6 +11,8 @@ from perfmeasure.flows import bpfcall, interfaces
 from perfmeasure.flows.interfaces import Hook
 from perfmeasure.flows.keys import EGRESS, INGRESS
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 
 def test_loopback_is_counted_once_without_being_told() -> None:
     (hook,) = interfaces.choose_hooks(["lo", "lo"], "auto", is_xdp=False)

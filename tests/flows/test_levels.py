@@ -16,6 +16,8 @@ from perfmeasure.flows.keys import Array, Total
 from perfmeasure.flows.levels import LEVELS, Levels
 from perfmeasure.flows.windows import Overflow, Window, Windows
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 SECOND_NS = 10**9
 
 

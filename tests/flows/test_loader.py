@@ -10,6 +10,8 @@ import pytest
 from perfmeasure.errors import MissingError
 from perfmeasure.flows.loader import BPF_FOLDER, Program
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 NAMES = """
 BPF_ARRAY(numbers, u64, 4);
 int first(struct xdp_md *context) { return NUMBER; }

@@ -17,6 +17,8 @@ from perfmeasure.flows.keys import Total
 from perfmeasure.flows.prefixes import PrefixLengths
 from perfmeasure.flows.windows import Windows
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 LONG_NS = 3600 * 10**9
 FLOWS = 400
 

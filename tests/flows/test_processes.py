@@ -18,6 +18,8 @@ from perfmeasure.errors import MeasurementError, UsageError
 from perfmeasure.flows import bpfcall
 from perfmeasure.flows.processes import CallAccounting, CallRow, Calls, SystemCalls
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 # Reads one line of Python after the other and runs it; says when it is done.
 CHILD = """
 import os, sys, threading, time

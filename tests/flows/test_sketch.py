@@ -7,11 +7,14 @@ import random
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from flow_frames import INGRESS, Datagram, feed
 
 from perfmeasure.flows import keys, sketch
 from perfmeasure.flows.sketch import ROWS, WIDTH, Sketch
 from perfmeasure.flows.windows import Windows
+
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
 
 LONG_NS = 3600 * 10**9
 

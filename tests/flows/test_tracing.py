@@ -10,6 +10,8 @@ from perfmeasure.flows import btf, tracing
 from perfmeasure.flows.connection_source import FILE_NAME, offsets
 from perfmeasure.flows.loader import Program
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 
 @pytest.fixture(scope="module")
 def types(require: Callable[..., None]) -> btf.Types:

@@ -17,6 +17,8 @@ from perfmeasure.flows import bpfcall, keys
 from perfmeasure.flows.keys import Total
 from perfmeasure.flows.windows import MARGIN_NS, Window, Windows
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 WINDOW_NS = 20_000_000
 
 

@@ -17,6 +17,8 @@ from perfmeasure.flows.counter import FlowCounter, HookCount
 from perfmeasure.flows.interfaces import choose_hooks
 from perfmeasure.flows.windows import Window
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 WINDOW_NS = 50_000_000
 PATIENCE_SECONDS = 240
 

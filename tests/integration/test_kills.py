@@ -14,6 +14,8 @@ from running import check_logs_are_whole, running, transfers_of
 from perfmeasure import jsonio
 from perfmeasure.flows import cgroup
 
+pytestmark = pytest.mark.together("measure", "each has six relays and three programs run")
+
 OPTIONS = ("--inet-only", "--tgen-transfer-size", "30 MiB")
 
 

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from collecting import check_packets_of, packets_of
 from running import Running, check_logs_are_whole, running, today, transfers_of
 
 from perfmeasure import jsonio
+
+pytestmark = pytest.mark.together("measure", "each has six relays and three programs run")
 
 
 def fetch(url: str, path: str, **headers: str) -> tuple[int, bytes]:

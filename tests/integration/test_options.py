@@ -9,7 +9,10 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
 from running import check_logs_are_whole, running, transfers_of
+
+pytestmark = pytest.mark.together("measure", "each has six relays and three programs run")
 
 
 def test_an_external_tgen_a_single_onion_more_events_dropped_guards_and_stop_at(

@@ -16,6 +16,8 @@ from perfmeasure.flows import bpfcall, keys
 from perfmeasure.flows.loader import BPF_FOLDER
 from perfmeasure.flows.windows import Windows
 
+pytestmark = pytest.mark.together("kernel", "they load programs and attach to the same places")
+
 TEST_RUN_BYTES = 3400
 HOUR_NS = 3600 * 10**9
 FOUND = np.dtype([("verdict", "u4"), ("tcp_flags", "u4"), ("key", keys.KEY)])

@@ -10,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from running import check_logs_are_whole, running, transfers_of
+
+pytestmark = pytest.mark.together("measure", "each has six relays and three programs run")
 
 
 def lines_of(folder: Path, name: str, archive: Path) -> list[bytes]:
@@ -24,7 +27,7 @@ def lines_of(folder: Path, name: str, archive: Path) -> list[bytes]:
 
 def test_no_line_is_lost_or_split_by_rotation(tmp_path: Path, is_long: bool) -> None:
     prefix = tmp_path / "data"
-    every, seconds = (20, 120) if is_long else (10, 45)
+    every, seconds = (20, 120) if is_long else (5, 22)
     with running(
         prefix, "--rotate-every", f"{every} s", "--tgen-transfer-size", "1 MiB",
         "--tgen-pause-between", "0.2 s",
