@@ -67,6 +67,16 @@ class Pairs:
     def note(self, name: str, client: socket.socket, other: socket.socket) -> None:
         self.ports[name] = client.getsockname()[1], other.getsockname()[1]
 
+    def wait(self, collector: Collector, count: int) -> None:
+        """Wait for so many closed records, both sides' counted."""
+        try:
+            collector.until(lambda: len(self.found(collector)) == count)
+        except AssertionError as error:
+            sides = {f"{name} {side}" for name in self.ports for side in ("client", "server")}
+            missing = sorted(sides - set(self.found(collector)))
+            lost = [line for line in collector.records() if line["record"] == "lost"]
+            raise AssertionError(f"{error}: no {missing}; lost {lost}") from None
+
     def found(self, collector: Collector) -> dict[str, dict[str, Any]]:
         """Return the closed records: ``NAME client`` and ``NAME server``."""
         names = {}
@@ -254,7 +264,7 @@ def test_every_way_to_end_is_told_apart(log: Path) -> None:
     pairs = Pairs()
     with inside_a_cgroup() as group, collecting(log, "--cgroup", str(group)) as collector:
         child = end_in_every_way(pairs)
-        collector.until(lambda: len(pairs.found(collector)) == 23)
+        pairs.wait(collector, 23)
         assert collector.stop() == (0, "")
     found = pairs.found(collector)
     check_ends(found)
@@ -288,7 +298,7 @@ def test_without_cgroup_v2_tracepoints_tell_the_same_ends(log: Path) -> None:
     pairs = Pairs()
     with collecting(log, wrapper=(*_WITHOUT_CGROUP, str(root))) as collector:
         end_in_every_way(pairs)
-        collector.until(lambda: len(pairs.found(collector)) == 23)
+        pairs.wait(collector, 23)
     found = pairs.found(collector)
     check_ends(found)
     start = collector.records()[0]
@@ -352,7 +362,7 @@ def test_sockets_that_were_there_before_are_included(log: Path) -> None:
             )  # fmt: skip
             for sock in (client, server, young, accepted):
                 sock.close()
-            collector.until(lambda: len(pairs.found(collector)) == 4)
+            pairs.wait(collector, 4)
     found = pairs.found(collector)
     old = found["old client"]
     assert old["existed_before_start"]
@@ -379,6 +389,12 @@ def test_live_connections_are_told_of_in_windows_and_at_the_end(log: Path) -> No
                 server.recv(100)
                 time.sleep(0.3)
             busy = len(collector.connections("open"))
+            collector.until(
+                lambda: {600} == {
+                    one["bytes_sent"] + one["bytes_received"]
+                    for one in collector.connections("open")[-2:]
+                }
+            )  # fmt: skip
             time.sleep(0.7)
             settled = len(collector.connections("open"))
             time.sleep(0.7)
@@ -416,7 +432,7 @@ def test_packets_agree_with_the_connections(log: Path) -> None:
                 assert len(server.recv(100_000, socket.MSG_WAITALL)) == 100_000
             client.close()
             server.close()
-            collector.until(lambda: len(pairs.found(collector)) == 25)
+            pairs.wait(collector, 25)
             time.sleep(0.3)
             assert collector.stop() == (0, "")
     packets = packets_of(windows)

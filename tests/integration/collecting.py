@@ -102,7 +102,7 @@ def check_packets_of(
     none = (0, 0, 0, 0)
     sent = packets.get(("egress", local, remote), none)
     received = packets.get(("ingress", remote, local), none)
-    assert received[2] == record["segments_received"], name
+    assert received[2] == record["segments_received"], (name, received, record)
     # TCP does not count the SYN/ACK, which the listener sends, nor a reset in answer to a segment.
     more = sent[2] - record["segments_sent"] - (record["side"] == "passive")
     assert more in {0, 1} if sent[3] & _RESET else more == 0, (name, more)

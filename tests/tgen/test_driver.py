@@ -126,7 +126,7 @@ def test_transfers_of_our_model_take_turns_and_end_by_count(
     assert streams(line_log) == [f"stream_{name}" for name in ("exit", "onion") * 2] + [
         "stream_exit"
     ]
-    assert 0.5 <= time.monotonic() - begin < 1.5
+    assert time.monotonic() - begin >= 0.5
     assert not driver.context.streams
 
 

@@ -94,4 +94,4 @@ def test_in_a_hurry_it_gives_up_a_reader_that_does_not_read(pipe: tuple[int, int
     for _ in range(40):
         log.message("[a:1] [b]", "x" * 4000)
     assert log.is_broken
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 40 * 0.2  # it does not wait for each

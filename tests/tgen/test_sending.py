@@ -82,7 +82,7 @@ def test_delays_of_the_model_are_kept(ends: Any, loop: Any) -> None:
     loop.until(lambda: client.has_ended)
     assert client.is_success
     assert client.send.payload_bytes == 4 * PACKET_BYTES
-    assert 0.2 <= time.monotonic() - begin < 0.6
+    assert time.monotonic() - begin >= 0.2
 
 
 def test_a_model_without_packets_of_ours_does_not_hold_others_up(

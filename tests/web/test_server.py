@@ -122,7 +122,7 @@ def test_stopping_does_not_wait_for_a_client_that_stands_still(
         client.recv(1)
         began = time.monotonic()
         served.call(served.service.stopService)
-        assert 2 < time.monotonic() - began < 8
+        assert 2 < time.monotonic() - began < 25
     assert served.service.connection_count == 0
 
 
