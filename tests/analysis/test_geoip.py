@@ -75,7 +75,7 @@ def test_what_is_said_of_the_file(table: Callable[[bytes], CountryTable]) -> Non
         (TOR + "1.0.3.0,1.0.4.0,CN", "geoip:6", "begins before the end of an earlier one"),
         ("# nothing\n", "geoip", "without a range"),
         ("", "geoip", "without a range"),
-        (gzip.compress(TOR.encode())[:-9], "geoip", "end early"),
+        (gzip.compress(TOR.encode(), mtime=0)[:-9], "geoip", "end early"),
     ],
 )
 def test_what_is_no_table(
