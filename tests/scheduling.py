@@ -69,6 +69,7 @@ class AloneLast(LoadScopeScheduling):  # type: ignore[misc] # xdist is not typed
     _groups: dict[str, str]
 
     def schedule(self) -> None:
+        self.config.option.loadscopereorder = False  # `pytest_collection_modifyitems` has done so
         # Each process has collected by now, and written the same.
         self._groups = jsonio.loads(self.config.stash[_GROUPS_PATH].read_bytes())
         super().schedule()

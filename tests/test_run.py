@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -346,8 +345,7 @@ def test_a_fresh_copy_sets_itself_up_once(tmp_path: Path, require: Callable[...,
     home.mkdir()
     environment = {**os.environ, "HOME": str(home)}
 
-    def run() -> tuple[float, str, str]:
-        began = time.monotonic()
+    def run() -> tuple[str, str]:
         ran = subprocess.run(
             [checkout / "run", "--version"],
             capture_output=True,
@@ -357,9 +355,9 @@ def test_a_fresh_copy_sets_itself_up_once(tmp_path: Path, require: Callable[...,
             timeout=500,
         )
         assert ran.returncode == 0, ran.stderr
-        return time.monotonic() - began, ran.stdout, ran.stderr
+        return ran.stdout, ran.stderr
 
-    _, stdout, stderr = run()
+    stdout, stderr = run()
     assert stdout.startswith("perfmeasure, version ")
     assert stderr == (
         "run: making the virtual environment .venv\nrun: installing perfmeasure into .venv\n"
@@ -371,11 +369,4 @@ def test_a_fresh_copy_sets_itself_up_once(tmp_path: Path, require: Callable[...,
     write_script(tmp_path / "shims" / "apt-get", "#!/bin/sh\necho apt-get was run >&2\n")
     environment["PATH"] = os.pathsep.join((str(tmp_path / "shims"), os.environ["PATH"]))
     del environment["HOME"]
-    began = time.monotonic()
-    subprocess.run(
-        [checkout / ".venv/bin/perfmeasure", "--version"], capture_output=True, check=True
-    )
-    command_seconds = time.monotonic() - began
-    again = [run() for _ in range(3)]
-    assert {(stdout, stderr) for _, stdout, stderr in again} == {(stdout, "")}
-    assert min(seconds for seconds, _, _ in again) - command_seconds < 1.0
+    assert run() == (stdout, "")
