@@ -171,6 +171,15 @@ def require() -> Callable[..., None]:
     return check
 
 
+@pytest.fixture
+def open_folders(tmp_path: Path) -> None:
+    """Let other users into ``tmp_path``: pytest's own folders are closed to them."""
+    for folder in (tmp_path, *tmp_path.parents[:3]):  # the session's, of one process perhaps
+        folder.chmod(0o755)
+        if folder.name.startswith("pytest-of-"):
+            break
+
+
 @pytest.fixture(scope="session")
 def is_long(pytestconfig: pytest.Config) -> bool:
     """Whether the full counts were asked for."""

@@ -36,7 +36,7 @@ def run(session: Path, test: str, *options: str, ci: bool = False) -> tuple[int,
         cwd=session,
         env=environment | ({"CI": "true"} if ci else {}),
         text=True,
-        timeout=60,
+        timeout=240,
     )
     return ran.returncode, ran.stdout + ran.stderr
 

@@ -80,12 +80,10 @@ def test_a_device_is_not_read() -> None:
 
 
 @pytest.fixture
-def locked(tmp_path: Path) -> Iterator[None]:
+def locked(tmp_path: Path, open_folders: None) -> Iterator[None]:  # noqa: ARG001
     """Make a folder that may not be looked into, and hold root up by that as well."""
     (tmp_path / "locked").mkdir(mode=0)
     user = os.geteuid()
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # pytest's own folders are closed to others
     if user == 0:
         os.seteuid(65534)
     yield

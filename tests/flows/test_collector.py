@@ -444,10 +444,9 @@ def test_packets_agree_with_the_connections(log: Path) -> None:
     assert len(accounting) >= 5
 
 
+@pytest.mark.usefixtures("open_folders")
 def test_it_writes_windows_as_the_owner_of_the_folder(log: Path) -> None:
     os.chown(log.parent, 65534, 65534)
-    for parent in (log.parent.parent, *log.parent.parent.parents[:2]):
-        parent.chmod(0o755)
     with inside_a_cgroup() as group:
         options = ("--cgroup", str(group), "--windows", str(log.with_name("windows")))
         with collecting(log, *options) as collector:
@@ -547,10 +546,9 @@ def test_after_sigkill_nothing_stays_in_the_kernel(log: Path) -> None:
 
 
 @pytest.fixture
-def orphan(log: Path) -> tuple[int, Path]:
+def orphan(log: Path, open_folders: None) -> tuple[int, Path]:  # noqa: ARG001
     """A collector whose parent was killed, writing into a folder of another user: its pid, log."""
-    for folder in (log.parent, *log.parents[1:4]):
-        folder.chmod(0o755)
+    log.parent.chmod(0o755)
     os.chown(log.parent, 65534, 65534)
     code = (
         "import os, signal, subprocess, sys; from perfmeasure.tether import tethered\n"
@@ -610,9 +608,8 @@ def test_what_the_machine_lacks_is_said_in_one_line(
     assert "kernel headers" in said
 
 
+@pytest.mark.usefixtures("open_folders")
 def test_without_rights_the_message_names_them(log: Path) -> None:
-    for folder in (log.parent, *log.parents[1:4]):
-        folder.chmod(0o755)
     log.parent.chmod(0o777)
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     cache = ("env", f"XDG_CACHE_HOME={log.parent}")

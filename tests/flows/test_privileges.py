@@ -30,13 +30,12 @@ except OSError as error:
 """
 
 
+@pytest.mark.usefixtures("open_folders")
 @pytest.mark.parametrize("owner", [0, 65534])
 def test_nothing_is_left_but_the_owner_of_the_folder(
     require: Callable[..., None], tmp_path: Path, owner: int
 ) -> None:
     require("root")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
     mine, others = tmp_path / "mine", tmp_path / "others"
     mine.mkdir()
     others.mkdir(mode=0o755)

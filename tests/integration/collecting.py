@@ -18,7 +18,7 @@ import duckdb
 from perfmeasure import jsonio
 from perfmeasure.flows.cgroup import MeasurementCgroup, mount_point
 
-LIMIT_SECONDS = 30.0
+LIMIT_SECONDS = 60.0
 
 
 class Collector:
@@ -102,7 +102,8 @@ def check_packets_of(
     none = (0, 0, 0, 0)
     sent = packets.get(("egress", local, remote), none)
     received = packets.get(("ingress", remote, local), none)
-    assert received[2] == record["segments_received"], (name, received, record)
+    # One that comes while another processor makes or ends the socket may be in the windows alone.
+    assert received[2] - record["segments_received"] in {0, 1}, (name, received, record)
     # TCP does not count the SYN/ACK, which the listener sends, nor a reset in answer to a segment.
     more = sent[2] - record["segments_sent"] - (record["side"] == "passive")
     assert more in {0, 1} if sent[3] & _RESET else more == 0, (name, more)

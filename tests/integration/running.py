@@ -151,7 +151,7 @@ def running(prefix: Path, *options: str) -> Iterator[Running]:
         if run.process.poll() is None:
             run.process.kill()
         run.process.wait()
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while run.pids() and time.monotonic() < end:
             time.sleep(0.05)
         left = run.pids()

@@ -37,7 +37,7 @@ def test_serve_until_interrupted(tmp_path: Path, number: signal.Signals) -> None
         )
         assert match
         url = match[1] + "latest.json"
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=60) as response:
             assert response.read() == b"{}\n"
         process.send_signal(number)
         output, errors = process.communicate(timeout=20)

@@ -141,7 +141,7 @@ def test_ipv6(serve: Serve, tmp_path: Path) -> None:
     served.call(second.startService)
     try:
         assert second.url == f"http://[::1]:{second.port}/"
-        connection = http.client.HTTPConnection("::1", second.port, timeout=10)
+        connection = http.client.HTTPConnection("::1", second.port, timeout=60)
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
         connection.close()

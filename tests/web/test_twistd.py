@@ -46,7 +46,7 @@ def test_twistd_serves_the_docroot(tmp_path: Path) -> None:
             for _ in range(200):
                 with contextlib.suppress(OSError):
                     url = f"http://127.0.0.1:{port}/latest.json"
-                    content = urllib.request.urlopen(url, timeout=10).read()
+                    content = urllib.request.urlopen(url, timeout=60).read()
                     break
                 time.sleep(0.05)
             assert content == b"{}\n"
