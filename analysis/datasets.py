@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfmeasure.analysis import database, foreign, rows
+from perfmeasure.analysis import database, filters, foreign, rows
 from perfmeasure.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Dataset:
     ``rows`` are those of `perfmeasure.analysis.rows`; ``incomplete`` and ``filtered_out`` count
     the transfers that have none. ``circuits`` counts the circuits that were built, ``cbt_unset``
     those of them that were launched before tor had learned its build timeout. ``hosts`` are the
-    nicknames with their addresses, ``tor_versions`` what the logs name.
+    nicknames with their addresses, ``tor_versions`` what the logs name. ``build_seconds`` are of
+    circuits of three hops, ``phase_seconds`` of the transfers that succeeded.
     """
 
     label: str
@@ -45,6 +46,8 @@ class Dataset:
     cbt_unset: int = 0
     hosts: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     tor_versions: set[str] = dataclasses.field(default_factory=set)
+    build_seconds: list[float] = dataclasses.field(default_factory=list)
+    phase_seconds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def add(self, document: Mapping[str, Any]) -> None:
         """Take what is needed from one perfmeasure-1.0 document."""
@@ -58,6 +61,12 @@ class Dataset:
                 if "buildtime_seconds" in circuit and "filtered_out" not in circuit:
                     self.circuits += 1
                     self.cbt_unset += not circuit.get("cbt_set", False)
+                    if len(circuit.get("path", ())) == 3:
+                        self.build_seconds.append(circuit["buildtime_seconds"])
+            for transfer in node.get("tgen", {}).get("transfers", {}).values():
+                if transfer["is_success"] and filters.is_kept(document, node, transfer):
+                    for phase, seconds in (transfer.get("phases") or {}).items():
+                        self.phase_seconds.setdefault(phase, []).append(seconds)
         for source in document.get("meta", {}).get("sources", {}).values():
             self.tor_versions.update(source.get("tor_versions", ()))
 

@@ -6,7 +6,7 @@ import csv
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -124,14 +124,19 @@ def start_text(unix_ts: float) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S.%f}"
 
 
-def to_csv(document: Mapping[str, Any], losses: Counter[str]) -> bytes:
-    """Return the rows as CSV; lists are written as OnionPerf does, ``['A', 'B']``."""
+def as_csv(found: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return rows as CSV; lists are written as OnionPerf does, ``['A', 'B']``."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
     writer.writeheader()
-    for row in rows(document, losses):
+    for row in found:
         writer.writerow({**row, "start": start_text(row["start"])})
     return text.getvalue().encode()
+
+
+def to_csv(document: Mapping[str, Any], losses: Counter[str]) -> bytes:
+    """Return the rows of a document as CSV."""
+    return as_csv(rows(document, losses))
 
 
 def to_parquet(document: Mapping[str, Any], losses: Counter[str]) -> bytes:

@@ -17,6 +17,7 @@ _COMMANDS = {
     "analyze": "perfmeasure.analysis.commands:analyze_command",
     "filter": "perfmeasure.analysis.conversion:filter_command",
     "convert": "perfmeasure.analysis.conversion:convert_command",
+    "visualize": "perfmeasure.analysis.visualize_command:visualize_command",
     "report": "perfmeasure.analysis.report_command:report_command",
     "compare": "perfmeasure.analysis.compare_command:compare_command",
     "validate": "perfmeasure.analysis.commands:validate_command",

@@ -22,6 +22,7 @@ def row(
         "mbps": None,
         "filesize_bytes": 51200,
         "server": "public",
+        "fingerprints": None,
         **more,
     }
 
