@@ -6,7 +6,7 @@ import csv
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ COLUMNS = {
 }
 """The columns in order, with their types in SQL."""
 
+NOT_ENDED = "transfers that had not ended"
+FILTERED_OUT = "transfers that were filtered out"
+"""The reasons why a transfer has no row, as `rows` counts them."""
+
 # Size -> (the decile to begin with, megabits from there to the end), as the field does.
 _THROUGHPUT = {1048576: ("0.5", 4.194304), 5242880: ("0.8", 8.388608)}
 
@@ -50,9 +54,9 @@ def rows(document: Mapping[str, Any], losses: Counter[str]) -> list[dict[str, An
     for nickname, node in sorted(document["data"].items()):
         for name, transfer in records.in_order(node.get("tgen", {}).get("transfers", {})):
             if not transfer["is_complete"]:
-                losses["transfers that had not ended"] += 1
+                losses[NOT_ENDED] += 1
             elif not filters.is_kept(document, node, transfer):
-                losses["transfers that were filtered out"] += 1
+                losses[FILTERED_OUT] += 1
             else:
                 found.append(_row(name, nickname, transfer, node.get("tor", {})))
     return found
@@ -120,14 +124,19 @@ def start_text(unix_ts: float) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S.%f}"
 
 
-def to_csv(document: Mapping[str, Any], losses: Counter[str]) -> bytes:
-    """Return the rows as CSV; lists are written as OnionPerf does, ``['A', 'B']``."""
+def as_csv(found: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return rows as CSV; lists are written as OnionPerf does, ``['A', 'B']``."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
     writer.writeheader()
-    for row in rows(document, losses):
+    for row in found:
         writer.writerow({**row, "start": start_text(row["start"])})
     return text.getvalue().encode()
+
+
+def to_csv(document: Mapping[str, Any], losses: Counter[str]) -> bytes:
+    """Return the rows of a document as CSV."""
+    return as_csv(rows(document, losses))
 
 
 def to_parquet(document: Mapping[str, Any], losses: Counter[str]) -> bytes:
