@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import socket
 import struct
@@ -20,7 +21,7 @@ import pytest
 from collecting import collecting, inside_a_cgroup
 from packet_relay import ADDRESSES, DEVICE, Packet, RelayedNetwork, captured, inside
 
-from perfmeasure.clock import read_pair
+import perfmeasure
 from perfmeasure.errors import MissingError
 from perfmeasure.flows import bpfcall, btf, connection_source, headers
 from perfmeasure.flows.connection_source import ConnectionSource, offsets
@@ -182,12 +183,16 @@ def run(
     require: Callable[..., None], is_long: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
     require("root", "bpf", "ip", "nsenter", "tcpdump")
-    folder = tmp_path_factory.mktemp("relayed")
-    count = 1000 if is_long else 200
+    return _measured(tmp_path_factory.mktemp("relayed"), 1000 if is_long else 200)
+
+
+def _measured(folder: Path, count: int, *wrapper: str) -> Run:
+    """Have so many connections recorded; ``wrapper`` is what to start the collector with."""
     chance = random.Random(4)
+    log = folder / "connections.log"
     with (
         inside_a_cgroup() as group,
-        collecting(folder / "connections.log", "--cgroup", str(group)) as collector,
+        collecting(log, "--cgroup", str(group), wrapper=wrapper) as collector,
     ):
         network = RelayedNetwork(folder, DELAY_MS)
         captures: list[subprocess.Popen[bytes]] = []
@@ -210,8 +215,7 @@ def run(
         assert collector.stop() == (0, "")
     records = {_ends(record): record for record in collector.connections()}
     lost = [record for record in collector.records() if record["record"] == "lost"]
-    distance_ns = read_pair().distance_ns
-    pcaps = [captured(folder / f"{number}.pcap", distance_ns) for number in range(2)]
+    pcaps = [captured(folder / f"{number}.pcap") for number in range(2)]
     return Run(outcomes, records, relayed, pcaps, dropped, lost)
 
 
@@ -328,9 +332,13 @@ class Bracket(NamedTuple):
 def _written(name: str, stamp_ns: int, packets: list[Packet]) -> Bracket:
     """Return the bracket of a packet's arrival: the relay's write that it fits, else the nearest.
 
-    The first segments may have been dropped at the receiver's device.
+    The first two may have been dropped at the receiver's device.
     """
-    packet = min(packets, key=lambda one: max(one.before_ns - stamp_ns, stamp_ns - one.after_ns, 0))
+
+    def distance_ns(one: Packet) -> int:
+        return max(one.before_ns - stamp_ns, stamp_ns - one.after_ns, 0)
+
+    packet = min(packets[:3], key=distance_ns)
     return Bracket(name, packet.before_ns, stamp_ns, packet.after_ns)
 
 
@@ -394,6 +402,24 @@ def test_times_are_those_of_the_relay(run: Run) -> None:
         )
         assert [bracket for bracket in some if not bracket.holds] == []
         assert wide <= _most_wide(len(some)), name
+
+
+@pytest.mark.parametrize("error", ["+ 2000000", "- 2000000"])
+def test_an_error_of_two_milliseconds_is_caught(
+    error: str, require: Callable[..., None], tmp_path: Path
+) -> None:
+    """All stamps of a program with a planted error are outside of brackets that are narrow."""
+    require("root", "bpf", "ip", "nsenter", "tcpdump")
+    package = Path(perfmeasure.__file__).resolve().parent
+    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("*.pyc"))
+    program = tmp_path / package.name / "bpf" / "connections.bpf.c"
+    program.write_text(
+        program.read_text().replace("bpf_ktime_get_ns()", f"(bpf_ktime_get_ns() {error})")
+    )
+    run = _measured(tmp_path, 20, "env", f"--chdir={tmp_path}")  # where -m looks first
+    narrow = [bracket for bracket in brackets(run) if bracket.width_ns <= TOLERANCE_NS]
+    assert len(narrow) >= 9 * (20 - _most_wide(20))
+    assert [bracket for bracket in narrow if bracket.holds] == []
 
 
 def _syns(packets: list[Packet]) -> list[Packet]:

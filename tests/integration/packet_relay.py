@@ -146,20 +146,16 @@ def parse(head: bytes, length: int) -> Packet | None:
     )  # fmt: skip
 
 
-def captured(path: Path, distance_ns: int) -> list[Packet]:
-    """Read a pcap file of packets without a link layer.
-
-    ``arrived_ns`` is the kernel's stamp, made monotonic by the distance of UTC from that.
-    """
+def captured(path: Path) -> list[Packet]:
+    """Read a pcap file of packets without a link layer."""
     data = path.read_bytes()
     found = []
     at = 24
     while at < len(data):
-        seconds, microseconds, kept, length = struct.unpack_from("=IIII", data, at)
+        kept, length = struct.unpack_from("=II", data, at + 8)
         packet = parse(data[at + 16 : at + 16 + kept], length)
         if packet is not None:
-            utc_ns = seconds * 10**9 + microseconds * 1000
-            found.append(packet._replace(arrived_ns=utc_ns - distance_ns))
+            found.append(packet)
         at += 16 + kept
     return found
 
