@@ -5,6 +5,8 @@ inside a control group, while the collector records; before and after, nothing h
 
     python bench/connections.py [--rate 2000] [--seconds 20] [--idle-seconds 10]
 
+Then one connection carries 2 GiB at a time, with the programs attached and without in turn.
+
 Wanted: every connection recorded at both ends, with its pid; nothing lost; at rest the collector
 takes less than 1 % of a core; from the start of its process to attached less than 3 s. Exit status
 1 when missed. Needs root.
@@ -16,6 +18,7 @@ import argparse
 import os
 import select
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,9 +32,11 @@ from typing import Any
 from perfmeasure import jsonio
 from perfmeasure.flows import bpfcall
 from perfmeasure.flows.cgroup import MeasurementCgroup, mount_point
+from perfmeasure.flows.connection_source import ConnectionSource
 
 REST_SHARE = 0.01
 START_SECONDS = 3.0
+BULK_BYTES, BULK_ROUNDS = 2 << 30, 16
 
 
 def main() -> int:
@@ -44,7 +49,9 @@ def main() -> int:
     group = MeasurementCgroup()
     try:
         with tempfile.TemporaryDirectory(prefix="perfmeasure-bench-") as folder:
-            return measure(Path(folder) / "connections.log", group, arguments)
+            status = measure(Path(folder) / "connections.log", group, arguments)
+        bulk(group)
+        return status
     finally:
         root = mount_point()
         assert root is not None
@@ -101,7 +108,7 @@ def load(rate: int, seconds: float) -> tuple[int, float]:
 def measure(log: Path, group: MeasurementCgroup, arguments: argparse.Namespace) -> int:
     """Run collector and load, print the figures, return the exit status."""
     before = bpfcall.ids(bpfcall.Command.PROG_GET_NEXT_ID)
-    statistics = bpfcall.enable_statistics()
+    timing = bpfcall.enable_statistics()
     began = time.monotonic()
     collector = subprocess.Popen(
         [sys.executable, "-m", "perfmeasure.flows.collector", "--log", str(log),
@@ -127,10 +134,58 @@ def measure(log: Path, group: MeasurementCgroup, arguments: argparse.Namespace) 
     finally:
         collector.terminate()
         collector.wait(20)
-    os.close(statistics)
+    os.close(timing)
     lines = [jsonio.loads(line) for line in log.read_bytes().splitlines()]
     rests = {"before": rest, "after": after}
     return report(lines, Figures(count, took, cpu, rests, until_ready, peak, runs))
+
+
+def bulk(group: MeasurementCgroup) -> None:
+    """Print what the programs cost a transfer over loopback; this process is in the group."""
+    found: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    for number in range(2 * BULK_ROUNDS):
+        is_recorded = number % 4 in {1, 2}  # neither always comes first
+        source = ConnectionSource(group.path) if is_recorded else None
+        try:
+            found[is_recorded].append(transfer())
+        finally:
+            if source is not None:
+                source.close()
+    for at, what in enumerate(("GiB/s", "CPU s a GiB, both ends")):
+        plain, recorded = ([figures[at] for figures in found[kind]] for kind in (False, True))
+        ratios = sorted(after / before for before, after in zip(plain, recorded, strict=True))
+        print(
+            f"bulk, {what}: {statistics.median(plain):.2f} without the programs "
+            f"({min(plain):.2f} to {max(plain):.2f}), {statistics.median(recorded):.2f} with them "
+            f"({min(recorded):.2f} to {max(recorded):.2f}); ratio of the rounds "
+            f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+        )
+
+
+def transfer() -> tuple[float, float]:
+    """Send over one connection; return GiB a second, and seconds of processor time a GiB."""
+    buffer = bytearray(1 << 20)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    with sock, peer:
+        thread = threading.Thread(target=send, args=(sock,))
+        began, cpu = time.monotonic(), time.process_time()
+        thread.start()
+        left = BULK_BYTES
+        while left:
+            left -= peer.recv_into(buffer)
+        thread.join()
+        took, cpu = time.monotonic() - began, time.process_time() - cpu
+    gibibytes = BULK_BYTES / 2**30
+    return gibibytes / took, cpu / gibibytes
+
+
+def send(sock: socket.socket) -> None:
+    """Send all of a transfer."""
+    data = bytes(1 << 20)
+    for _ in range(BULK_BYTES // len(data)):
+        sock.sendall(data)
 
 
 def idle(pid: int, seconds: float) -> float:

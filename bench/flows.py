@@ -26,22 +26,22 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 from perfmeasure.flows import bpfcall, grouphooks, keys
 from perfmeasure.flows.counter import FlowCounter
 from perfmeasure.flows.interfaces import choose_hooks
 from perfmeasure.flows.loader import BPF_FOLDER, Program
-from perfmeasure.flows.windows import DEFAULT_FLOWS, Windows
+from perfmeasure.flows.windows import DEFAULT_FLOWS, Window, Windows
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "integration"))
-from namespaces import cable, inside, sender
+import live_frames
+from namespaces import Cable, cable, inside, sender
 
 HOUR_NS = 3600 * 10**9
 TOLERANCE = 1.2
 STUDY_NS = {"1 flow": 108, "1,000 flows": 108, "64,000 flows": 253, "table full": 510}
 DRAINED_FLOWS, DRAIN_CPU_MS = 131_072, 100.0
 START_SECONDS, REST_PERCENT = 3.0, 1.0
+PACKETS, LEAST_REDUCTION = 5_000_000, 100.0
 _RUNS, _ROUNDS = 1_000_000, 7
 _REST_SECONDS = 20
 
@@ -236,39 +236,60 @@ def at_rest() -> tuple[float, int]:
 
 
 def live(bench: Bench) -> None:
-    """Send 5,000,000 packets over a cable, and print what came of them."""
-    packets = 5_000_000
+    """Send 5,000,000 packets over a cable in several ways, and print what came of them."""
     with cable() as made:
         cases = [(1, 0.05, 1), (1000, 0.05, 1), (60_000, 0.05, 1), (1000, 0.05, 2), (1000, 1.0, 1)]
         for flows, window_seconds, senders in cases:
-            with inside(made.right):
-                hooks = choose_hooks([made.right_interface], "ingress", is_xdp=False)
-                counter = FlowCounter(hooks, round(window_seconds * 1e9))
-            with counter, inside(made.right):
-                counter.start()
+            with counting(made, window_seconds, is_xdp=False) as counter, inside(made.right):
                 began = time.monotonic()
-                running = [sender(made, flows, packets // senders, cpu) for cpu in range(senders)]
+                running = [sender(made, flows, PACKETS // senders, cpu) for cpu in range(senders)]
                 swept = []
                 while any(process.poll() is None for process in running):
                     time.sleep(max(counter.windows.wait_ns() / 1e9, 0))
                     swept += counter.sweep()
                 seconds = time.monotonic() - began
                 swept += counter.stop()
-                (run,) = counter.program_statistics().values()
-                (hook,) = counter.hook_counts()
-            terms = counter.terms
-            summaries = sum(len(window.flows) for window in swept)
-            busy = np.count_nonzero([len(window.flows) for window in swept])
-            print(
-                f"{packets:,} packets, {flows:,} flows, {senders} sender(s), windows of "
-                f"{window_seconds} s: {packets / seconds:,.0f} a second, {busy} windows, seen "
-                f"{terms.seen.packets:,}, of the interface {hook.interface.packets:,}, full "
-                f"{terms.full.packets}, late {terms.late.packets}, missing "
-                f"{terms.missing().packets}; reduction {terms.drained.packets / summaries:,.1f}x; "
-                f"{run.run_time_ns / run.run_count:.0f} ns a run"
-            )
-            if terms.seen.packets != packets:
-                bench.missed.append(f"{flows} flows: seen is not sent")
+            what = f"sendmmsg, {flows:,} flows, {senders} sender(s), windows of {window_seconds} s"
+            counted(bench, what, counter, swept, PACKETS / seconds)
+        for flows in (1, 1000, 60_000):
+            with counting(made, 0.05, is_xdp=True) as counter, inside(made.right):
+                swept, _ = live_frames.flood(made, counter, flows, PACKETS)
+                swept += counter.stop()
+            busy = [window for window in swept if window.terms.seen.packets]
+            rate = PACKETS / (len(busy) * 0.05)
+            what = f"live frames, {flows:,} flows, windows of 0.05 s"
+            ratio, lost = counted(bench, what, counter, swept, rate)
+            if flows == 1000 and (ratio < LEAST_REDUCTION or lost):
+                bench.missed.append(f"{what}: reduction {ratio:.1f}, lost {lost}")
+
+
+def counting(made: Cable, window_seconds: float, *, is_xdp: bool) -> FlowCounter:
+    """Return a counter that has begun on the right end."""
+    with inside(made.right):
+        hooks = choose_hooks([made.right_interface], "ingress", is_xdp=is_xdp)
+        counter = FlowCounter(hooks, round(window_seconds * 1e9))
+        counter.start()
+    return counter
+
+
+def counted(
+    bench: Bench, what: str, counter: FlowCounter, swept: list[Window], rate: float
+) -> tuple[float, int]:
+    """Print what came of a run; return the reduction and how many packets no window has."""
+    (run,) = counter.program_statistics().values()
+    (hook,) = counter.hook_counts()
+    terms = counter.terms
+    ratio = terms.drained.packets / sum(len(window.flows) for window in swept)
+    lost = PACKETS - terms.drained.packets
+    print(
+        f"{what}: {rate:,.0f} packets/s, seen {terms.seen.packets:,}, of the interface "
+        f"{hook.interface.packets:,}, full {terms.full.packets}, late {terms.late.packets}, "
+        f"missing {terms.missing().packets}; reduction {ratio:,.1f}; "
+        f"{run.run_time_ns / run.run_count:.0f} ns a run"
+    )
+    if not PACKETS == hook.interface.packets == terms.seen.packets:
+        bench.missed.append(f"{what}: seen is not sent, or not what the interface counted")
+    return ratio, lost
 
 
 if __name__ == "__main__":

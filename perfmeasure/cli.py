@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -78,10 +79,15 @@ def run(arguments: list[str], command: click.Command = cli) -> int:
     except Exception as error:
         if os.environ.get("PERFMEASURE_DEBUG"):
             raise
-        click.echo(
-            f"perfmeasure: a defect of perfmeasure itself: {type(error).__name__}: {error}. "
-            "Set PERFMEASURE_DEBUG=1 for the traceback and report it, please",
-            err=True,
-        )
+        click.echo(f"perfmeasure: {_unexpected(error)}", err=True)
         return ExitStatus.FAILED
     return status if isinstance(status, int) else ExitStatus.DONE
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"cannot write: {error}. Make room where the output goes"
+    return (
+        f"a defect of perfmeasure itself: {type(error).__name__}: {error}. "
+        "Set PERFMEASURE_DEBUG=1 for the traceback and report it, please"
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def test_wrong_usage_is_status_2_and_one_clear_message(arguments: list[str], sai
         (KeyboardInterrupt(), 130, "interrupted"),
         (ZeroDivisionError("x"), 1, "a defect of perfmeasure itself: ZeroDivisionError: x"),
         (click.UsageError("no"), 2, "no"),
+        (OSError(errno.ENOSPC, "No space left"), 1, "cannot write: [Errno 28] No space left"),
     ],
 )
 def test_each_error_is_one_message_and_its_status(

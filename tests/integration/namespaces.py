@@ -60,8 +60,11 @@ def cable() -> Iterator[Cable]:
             _ip("netns", "add", name)
             with inside(name):
                 Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
-        peer = ("peer", "name", made.right_interface, "netns", made.right)
-        _ip("-n", made.left, "link", "add", made.left_interface, "type", "veth", *peer)
+        # A queue for each processor, so that what one sends waits for no other.
+        count = str(os.cpu_count())
+        queues = ("numtxqueues", count, "numrxqueues", count)
+        peer = ("peer", "name", made.right_interface, *queues, "netns", made.right)
+        _ip("-n", made.left, "link", "add", made.left_interface, *queues, "type", "veth", *peer)
         _ip("-n", made.left, "link", "set", made.left_interface, "up")
         _ip("-n", made.right, "link", "set", made.right_interface, "up")
         yield made
@@ -70,8 +73,8 @@ def cable() -> Iterator[Cable]:
             subprocess.run(["ip", "netns", "del", name], check=False)
 
 
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, timeout=20)
+def _ip(*queues: str) -> None:
+    subprocess.run(["ip", *queues], check=True, timeout=20)
 
 
 def sender(made: Cable, flows: int, packets: int, cpu: int = 0) -> subprocess.Popen[bytes]:

@@ -2,9 +2,10 @@
 
 The kernel here has no netem, so the relay is a process of its own with a TUN device in either
 namespace: ``packet_relay.py NAMESPACE_A NAMESPACE_B DELAY_MS LOG``. Its log has, for each packet,
-when it was read from one device and the moments before and after it was written to the other.
-Writing to a TUN hands the packet to the receiving socket within the call, so the stamps that the
-kernel takes on arrival lie between those two moments.
+when it came to the relay's device, by the kernel's own stamp, which does not wait for the relay to
+be scheduled, and the moments before and after the relay wrote it to the other device. Writing to a
+TUN hands the packet to the receiving socket within the call, so what the receiver's kernel does on
+arrival lies between those two moments, however long the relay was kept from running.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import gc
 import ipaddress
 import os
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -31,7 +34,12 @@ DEVICE = "relay0"
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 _HEAD_BYTES = 128
-_ENTRY = struct.Struct(f"=BQQQH{_HEAD_BYTES}s")
+_ENTRY = struct.Struct(f"=QQQH{_HEAD_BYTES}s")
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
+_ETH_P_ALL = 3
+# Classic BPF: load the packet's kind; if it is PACKET_OUTGOING, keep its head.
+_OUTGOING_ONLY = ((0x20, 0, 0, 0xFFFFF004), (0x15, 0, 1, 4), (6, 0, 0, _HEAD_BYTES), (6, 0, 0, 0))
+_QUICK_NS = 5000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -44,7 +52,7 @@ class Packet(NamedTuple):
     is_syn: bool
     is_ack: bool
     payload_bytes: int
-    read_ns: int = 0
+    arrived_ns: int = 0
     before_ns: int = 0
     after_ns: int = 0
 
@@ -102,10 +110,10 @@ class RelayedNetwork:
         self._relay.terminate()
         assert self._relay.wait(30) == 0
         found = []
-        for _, read, before, after, length, head in _ENTRY.iter_unpack(self._log.read_bytes()):
+        for arrived, before, after, length, head in _ENTRY.iter_unpack(self._log.read_bytes()):
             packet = parse(head, length)
             if packet is not None:
-                found.append(packet._replace(read_ns=read, before_ns=before, after_ns=after))
+                found.append(packet._replace(arrived_ns=arrived, before_ns=before, after_ns=after))
         return found
 
     def close(self) -> None:
@@ -138,20 +146,16 @@ def parse(head: bytes, length: int) -> Packet | None:
     )  # fmt: skip
 
 
-def captured(path: Path, distance_ns: int) -> list[Packet]:
-    """Read a pcap file of packets without a link layer.
-
-    ``read_ns`` is the kernel's stamp, made monotonic by the distance of UTC from that.
-    """
+def captured(path: Path) -> list[Packet]:
+    """Read a pcap file of packets without a link layer."""
     data = path.read_bytes()
     found = []
     at = 24
     while at < len(data):
-        seconds, microseconds, kept, length = struct.unpack_from("=IIII", data, at)
+        kept, length = struct.unpack_from("=II", data, at + 8)
         packet = parse(data[at + 16 : at + 16 + kept], length)
         if packet is not None:
-            utc_ns = seconds * 10**9 + microseconds * 1000
-            found.append(packet._replace(read_ns=utc_ns - distance_ns))
+            found.append(packet)
         at += 16 + kept
     return found
 
@@ -166,13 +170,48 @@ def _open_tun(namespace: str) -> int:
     return fd
 
 
+class _Arrivals:
+    """The kernel's stamps of the packets that a namespace sends into its device, in their order."""
+
+    def __init__(self, namespace: str) -> None:
+        with inside(namespace):
+            self._tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        program = b"".join(struct.pack("=HBBI", *words) for words in _OUTGOING_ONLY)
+        buffer = ctypes.create_string_buffer(program)
+        filter_ = struct.pack("@HP", len(_OUTGOING_ONLY), ctypes.addressof(buffer))  # sock_fprog
+        self._tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+        self._tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)
+        self._tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._tap.bind((DEVICE, _ETH_P_ALL))
+        self._tap.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # that the device is not up yet
+
+    def of(self, packet: bytes) -> int:
+        """Return when a packet came, on CLOCK_REALTIME; earlier ones were dropped by the device."""
+        while True:
+            head, ancillary, _, _ = self._tap.recvmsg(_HEAD_BYTES, 64)
+            if head == packet[:_HEAD_BYTES]:
+                ((_, _, stamp),) = ancillary
+                seconds, nanoseconds = struct.unpack("=qq", stamp)
+                return int(seconds * 10**9 + nanoseconds)
+
+
+def _distance_ns() -> int:
+    """Return CLOCK_REALTIME minus CLOCK_MONOTONIC, read without an interruption."""
+    while True:
+        first, utc, last = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        if last - first < _QUICK_NS:
+            return utc - first
+
+
 def relay(namespaces: list[str], delay_ms: float, log: Path) -> None:
     """Forward packets until SIGTERM, then write the log."""
     stops: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: stops.append(1))
     tuns = [_open_tun(namespace) for namespace in namespaces]
+    arrivals = [_Arrivals(namespace) for namespace in namespaces]
     # What is measured here is the kernel, not how soon the scheduler comes round to the relay.
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    gc.disable()
     print("READY", flush=True)  # noqa: T201
     waiting: deque[tuple[int, int, int, bytes]] = deque()
     entries = []
@@ -180,11 +219,13 @@ def relay(namespaces: list[str], delay_ms: float, log: Path) -> None:
 
     def read() -> None:
         for side, tun in enumerate(tuns):
-            with contextlib.suppress(BlockingIOError):
-                while True:
+            while True:
+                try:
                     packet = os.read(tun, 65536)
-                    now = time.monotonic_ns()
-                    waiting.append((now + delay_ns, now, side, packet))
+                except BlockingIOError:
+                    break
+                arrived = arrivals[side].of(packet) - _distance_ns()
+                waiting.append((time.monotonic_ns() + delay_ns, arrived, side, packet))
 
     while not stops:
         wait = 0.2 if not waiting else max(0.0, (waiting[0][0] - time.monotonic_ns()) / 1e9)
@@ -195,13 +236,12 @@ def relay(namespaces: list[str], delay_ms: float, log: Path) -> None:
             before = time.monotonic_ns()
             with contextlib.suppress(OSError):  # the other device is not up yet
                 os.write(tuns[1 - side], packet)
-            entries.append((side, arrived, before, time.monotonic_ns(), packet))
+            entries.append((arrived, before, time.monotonic_ns(), packet))
             read()  # a write takes as long as the receiver does, and the next packet is there
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     with log.open("wb") as file:
-        for side, arrived, before, after, packet in entries:
-            head = packet[:_HEAD_BYTES]
-            file.write(_ENTRY.pack(side, arrived, before, after, len(packet), head))
+        for arrived, before, after, packet in entries:
+            file.write(_ENTRY.pack(arrived, before, after, len(packet), packet[:_HEAD_BYTES]))
 
 
 if __name__ == "__main__":
