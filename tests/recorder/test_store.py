@@ -13,12 +13,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from perfmeasure import jsonio
 from perfmeasure.errors import InputError
 from perfmeasure.recorder import core
 from perfmeasure.recorder.answer import write_pcap
@@ -37,7 +39,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def keys_of(frame: bytes) -> dict[str, list[str]]:
     """Return the keys of every index under which a frame is found, from the tests' own decoder."""
-    found = made.fields(frame)
+    return keys_of_fields(made.fields(frame))
+
+
+def keys_of_fields(found: made.Fields) -> dict[str, list[str]]:
     if not found.src:
         return {}
     name = {6: "tcp", 17: "udp"}.get(found.protocol, str(found.protocol))
@@ -55,7 +60,7 @@ def keys_of(frame: bytes) -> dict[str, list[str]]:
         "srcip": [found.src],
         "dstip": [found.dst],
     }  # fmt: skip
-    if found.src_port:
+    if found.src_port or found.dst_port:
         keys["port"] = [str(found.src_port), str(found.dst_port)]
         keys["srcport"], keys["dstport"] = [str(found.src_port)], [str(found.dst_port)]
     return keys
@@ -363,45 +368,82 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
 # ---- against tshark -----------------------------------------------------------------------------
 
 FIELDS = (
-    "frame.number", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.srcport", "tcp.dstport",
+    "frame.protocols", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.srcport", "tcp.dstport",
     "udp.srcport", "udp.dstport",
 )  # fmt: skip
 
 
-def dissected(path: Path) -> list[dict[str, str]]:
+def tshark(path: Path, *options: str) -> str:
+    ran = subprocess.run(
+        ["tshark", "-r", path, "-n", *options], capture_output=True, check=False, timeout=120
+    )
+    return ran.stdout.decode("utf-8", "replace")
+
+
+def frames_of(path: Path) -> list[Timed]:
+    """Return times and bytes of all frames, as tshark reads them."""
+    found = []
+    for item in jsonio.loads(tshark(path, "-T", "json", "-x", "-j", "frame") or "[]"):
+        layers = item["_source"]["layers"]
+        ts_ns = int(Decimal(layers["frame"]["frame.time_epoch"]) * 10**9)
+        found.append(Timed(ts_ns, bytes.fromhex(layers.get("frame_raw", [""])[0])))
+    return found
+
+
+def dissected(path: Path) -> list[made.Fields]:
     """Return the outermost addresses and ports of each packet, as tshark sees them."""
     options = ["-E", "occurrence=f", "-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE"]
     names = [word for name in FIELDS for word in ("-e", name)]
-    ran = subprocess.run(
-        ["tshark", "-r", path, "-n", "-T", "fields", *options, *names],
-        capture_output=True, check=False, text=True, timeout=120,
-    )  # fmt: skip
-    rows = (line.split("\t") for line in ran.stdout.splitlines())
-    return [dict(zip(FIELDS, row, strict=True)) for row in rows]
+    found = []
+    for line in tshark(path, "-T", "fields", *options, *names).splitlines():
+        row = dict(zip(FIELDS, line.split("\t"), strict=True))
+        layers = row["frame.protocols"].split(":")
+        kinds = [layer for layer in layers if layer in {"ip", "ipv6", "icmp", "icmpv6", "gre"}]
+        kind = next((layer for layer in layers if layer in {"tcp", "udp"}), "")
+        before = layers[: layers.index(kind)] if kind else []
+        is_own = kind and [layer for layer in before if layer in kinds] in (["ip"], ["ipv6"])
+        src, dst = (row[f"{kinds[0]}.{end}"] if kinds else "" for end in ("src", "dst"))
+        ports = [row[f"{kind}.{end}port"] if is_own else "" for end in ("src", "dst")]
+        if not (src and dst):  # the frame is cut within them
+            src = dst = ""
+        if "" in ports:
+            ports = ["0", "0"]
+        protocol = {"tcp": 6, "udp": 17}[kind] if ports != ["0", "0"] else -1
+        found.append(made.Fields(src, dst, int(ports[0]), int(ports[1]), protocol))
+    return found
 
 
 def compare_with_tshark(path: Path, folder: Path) -> int:
-    """Check hosts and ports of every packet; return the number of packets."""
+    """Check that each key of each packet finds the same frames; return the number of packets."""
     writer = StoreWriter(folder, {"all": Limits(segment_bytes=100_000)})
     record(writer, path)
     writer.close()
+    frames = frames_of(path)
     rows = dissected(path)
-    expected: dict[tuple[str, str], int] = defaultdict(int)
-    for row in rows:
-        src, dst = row["ip.src"] or row["ipv6.src"], row["ip.dst"] or row["ipv6.dst"]
-        ports = [row[f"{kind}.{end}port"] for kind in ("tcp", "udp") for end in ("src", "dst")]
-        for value in {src, dst} - {""}:
-            expected["ip", value] += 1
-        if src:
-            expected["srcip", src] += 1
-            expected["dstip", dst] += 1
-        for value in set(ports) - {"", "0"}:
-            expected["port", value] += 1
+    assert len(rows) == len(frames)
+    expected: dict[tuple[str, str], list[Timed]] = defaultdict(list)
+    for row, frame in zip(rows, frames, strict=True):
+        keys = keys_of_fields(row)
+        if row.protocol < 0:
+            keys = {name: keys.get(name, []) for name in ("connection2", "ip", "srcip", "dstip")}
+        for index, values in keys.items():
+            for value in set(values):
+                expected[index, value].append(frame)
     store = Store(folder)
-    for (index, key), count in expected.items():
-        found = store.count(Match(parse_key(index, key))).packets
-        assert found == count, (path.name, index, key)
-    assert store.count(Not(Or(()))).packets == len(rows)
+
+    def found(node: Node) -> list[Timed]:
+        chunks = list(store.packets(node))
+        return [
+            Timed(int(frame["ts_ns"]), bytes(segment.record(frame)[16:]))
+            for chunk in chunks
+            for segment, frame in chunk.records()
+        ]
+
+    for (index, key), wanted in expected.items():
+        answered = found(Match(parse_key(index, key)))
+        assert sorted(answered) == sorted(wanted), (path.name, index, key)
+        assert [packet.ts_ns for packet in answered] == sorted(packet.ts_ns for packet in wanted)
+    assert sorted(found(Not(Or(())))) == sorted(frames)
     store.close()
     return len(rows)
 
@@ -420,6 +462,40 @@ def test_made_captures_of_every_link_agree_with_tshark(
     path = tmp_path / "snapped.pcap"
     path.write_bytes(made.pcap(made.trace(3, 500, 60), snap=70))
     assert compare_with_tshark(path, tmp_path / "snapped") == 500
+
+
+def test_made_captures_of_every_header_agree_with_tshark(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    """Fragments, extension headers, tags, labels, sessions and tunnels."""
+    require("tshark")
+    a, b, c, d = "10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2"
+    inner, other = made.tcp("192.168.1.1", 1234, "192.168.1.2", 4321), made.udp(c, 53, d, 999, 12)
+    datagram = other[40:]
+    hop, later = bytes([0, 0, 1, 4, 0, 0, 0, 0]), bytes([17, 0, 0, 16, 0, 0, 0, 9])
+    first = bytes([17, 0, 0, 1, 0, 0, 0, 9])
+    packets = [
+        made.ip(c, d, 0, bytes([17]) + hop[1:] + datagram),
+        made.ip(c, d, 44, first + datagram),
+        made.ip(c, d, 44, later + bytes(16)),
+        made.ip(c, d, 0, bytes([44]) + hop[1:] + later + bytes(16)),
+        made.ip(a, b, 17, datagram, fragment=0x2000),
+        made.ip(a, b, 17, bytes(16), fragment=0x2003),
+        made.ip(a, b, 47, bytes.fromhex("00000800") + inner),
+        made.ip(a, b, 4, inner),
+        made.ip(b, a, 1, bytes([3, 3, 0, 0, 0, 0, 0, 0]) + inner[:28]),
+    ]
+    session = bytes.fromhex("11000001") + (len(inner) + 2).to_bytes(2, "big") + b"\0\x21"
+    frames = [
+        *map(made.ethernet, packets),
+        made.ethernet(inner, vlans=(7, 8, 9)),
+        made.ethernet(bytes.fromhex("000010ff000021ff") + inner, ether_type=0x8847),
+        made.ethernet(session + inner, ether_type=0x8864),
+        made.ARP,
+    ]
+    path = tmp_path / "in.pcap"
+    path.write_bytes(made.pcap([Timed(made.START_NS + i, f) for i, f in enumerate(frames)]))
+    assert compare_with_tshark(path, tmp_path / "store") == len(frames)
 
 
 def captures() -> list[Any]:
