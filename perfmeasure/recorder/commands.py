@@ -11,16 +11,15 @@ import click
 
 from perfmeasure import jsonio
 from perfmeasure.errors import UsageError
+from perfmeasure.recorder.absence import PACKETS
 from perfmeasure.recorder.answer import write_answer
 from perfmeasure.recorder.catalogue import Resolver
+from perfmeasure.recorder.comments import Comments
 from perfmeasure.recorder.configuration import read_setup, setup_of_options
 from perfmeasure.recorder.expression import parse
 from perfmeasure.recorder.recorder import Recorder
 from perfmeasure.recorder.server import ConsoleServer
 from perfmeasure.recorder.store import Counts, Store
-
-PACKETS = "packets"
-"""The store of a measurement, in its data directory."""
 
 
 @click.command("record")
@@ -159,7 +158,8 @@ def query_command(
         if out is None:
             counts = asked.count(node)
         else:
-            write_answer(asked.packets(node, counts), out)
+            with Comments(asked.folder) as comments:
+                write_answer(asked.packets(node, counts), out, comments)
     finally:
         asked.close()
     seconds = time.perf_counter() - begun
