@@ -14,17 +14,16 @@ import click
 
 from perfmeasure import jsonio
 from perfmeasure.errors import UsageError
+from perfmeasure.recorder.absence import PACKETS
 from perfmeasure.recorder.answer import write_answer, write_pcap
 from perfmeasure.recorder.catalogue import Resolver
+from perfmeasure.recorder.comments import Comments
 from perfmeasure.recorder.configuration import read_setup, setup_of_options
 from perfmeasure.recorder.expression import parse
 from perfmeasure.recorder.lines import json_lines, text_lines
 from perfmeasure.recorder.recorder import Recorder
 from perfmeasure.recorder.server import ConsoleServer
 from perfmeasure.recorder.store import Counts, Store
-
-PACKETS = "packets"
-"""The store of a measurement, in its data directory."""
 
 
 @click.command("record")
@@ -181,7 +180,8 @@ def query_command(
         elif str(out) == "-":
             write_pcap(asked.packets(node, counts), sys.stdout.buffer)
         else:
-            write_answer(asked.packets(node, counts), out)
+            with Comments(asked.folder) as comments:
+                write_answer(asked.packets(node, counts), out, comments)
     finally:
         asked.close()
     seconds = time.perf_counter() - begun

@@ -76,7 +76,7 @@ def test_the_packets_of_a_transfer(store: Path, capfd: pytest.CaptureFixture[str
         for p, f in packets
     )
     catalogue = Catalogue(store, is_writer=True)
-    catalogue.add_transfers([Transfer("m", "t:1", "c7", key, packet.ts_ns, last_ns)])
+    catalogue.put_transfers([Transfer("m", "t:1", "c7", key, packet.ts_ns, last_ns)])
     catalogue.close()
     for expression in ("transfer t:1", "circuit c7"):
         assert run(["query", "--store", str(store), "--count", "--json", expression]) == 0
