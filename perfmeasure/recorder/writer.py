@@ -98,6 +98,7 @@ class StoreWriter:
         stored: packets and captured bytes that were written since, by class.
 
     Raises:
+        InputError: a newer version has written it.
         MeasurementError: another recorder writes to it, or it cannot be written.
     """
 
@@ -111,6 +112,9 @@ class StoreWriter:
         self._held.enter_context(prefix_lock(folder, "recorder", "--store"))
         try:
             self._catalogue, self.messages = recover(folder)
+        except InputError:
+            self._held.close()
+            raise
         except OSError as error:
             self._held.close()
             raise MeasurementError(str(folder), f"cannot be written ({error.strerror})") from error
