@@ -75,7 +75,9 @@ _PATH = click.Path(path_type=Path, readable=False)
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep what is found in each log here, and scan only logs that are not there.",
 )
+@click.pass_obj
 def analyze_command(  # noqa: PLR0917 - click passes them by name
+    packets: pipeline.Packets | None,
     texts: tuple[str, ...],
     output: Path,
     nickname: str | None,
@@ -121,7 +123,7 @@ def analyze_command(  # noqa: PLR0917 - click passes them by name
         if format_name == conversion.TABLES:
             tables.write(map(_told, pipeline.analyze_each(paths, **asked)), output, losses)
         else:
-            document = _told(pipeline.analyze(paths, **asked))
+            document = _told(pipeline.analyze(paths, packets=packets, **asked))
             database.save(conversion.to_format(document, format_name, losses), output)
     for what, count in sorted(losses.items()):
         click.echo(f"{format_name} cannot hold: {what}: {count}", err=True)

@@ -38,9 +38,13 @@ VERSION = "1.0"
 
 @dataclasses.dataclass
 class Measurement:
-    """What was found out about one nickname. Each log may be missing."""
+    """What was found out about one nickname. Each log may be missing.
+
+    ``roots`` are the folders of its measurements.
+    """
 
     measurement_ip: str
+    roots: set[str] = dataclasses.field(default_factory=set)
     tgen: TgenLog | None = None
     tor: TorLog | None = None
     kernel: KernelLog | None = None

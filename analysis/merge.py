@@ -116,7 +116,7 @@ def _node(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if any("tgen" in node for node in nodes):
         transfers, _ = _named(
             [node.get("tgen", {}).get("transfers", {}) for node in nodes],
-            without=("transfer_id", "links", "phases", "kernel", "filtered_out"),
+            without=("transfer_id", "links", "phases", "kernel", "packets", "filtered_out"),
         )
         for name, kept in transfers.items():
             kept.record["transfer_id"] = name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from perfmeasure.analysis.source import Kind
 from perfmeasure.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from perfmeasure.analysis.geoip import CountryTable
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
     from perfmeasure.analysis.windows import WindowsLog
+
+Packets = Callable[[dict[str, Any], "Iterable[str]"], list[str]]
+"""Adds to the transfers of a nickname how many packets are on disk, which only the recorder knows.
+Takes its part of the database and its measurements' folders; returns why some, or all, lack."""
 
 _DAY_SECONDS = 86400
 _REASONS_SHOWN = 5
@@ -67,6 +72,7 @@ def analyze(
     date: str | None = None,
     host: dict[str, Any] | None = None,
     geoip: Sequence[CountryTable] = (),
+    packets: Packets | None = None,
     prepare: Prepare = scans.live,
 ) -> dict[str, Any]:
     """Return the perfmeasure-1.0 database of the logs in ``paths``.
@@ -79,6 +85,7 @@ def analyze(
             read, except the neighbouring ones, in which such transfers may have begun.
         host: facts about the measuring host, for ``meta``.
         geoip: tables to look up the countries of guards in; the first that has it is believed.
+        packets: counts the packets of transfers; without it they are not counted.
         prepare: how logs are scanned (`scans.prepared`); it makes no difference to the result.
 
     Raises:
@@ -92,6 +99,7 @@ def analyze(
         date=date,
         host=host,
         geoip=geoip,
+        packets=packets,
         prepare=prepare,
     )
     return work.document(work.known, work.others)
@@ -154,12 +162,14 @@ class _Work:
         host: dict[str, Any] | None,
         geoip: Sequence[CountryTable],
         prepare: Prepare,
+        packets: Packets | None = None,
     ) -> None:
         self._nickname = nickname
         self._measurement_ip = measurement_ip or "unknown"
         self._date = date
         self._host = host
         self._geoip = geoip
+        self._packets = packets
         self._day = _day(date) if date else None
         logs = source.find(paths)
         self.known = [log for log in logs if log.kind in source.LOGS]
@@ -191,7 +201,12 @@ class _Work:
                 meta["host"] = self._host
             if self._date:
                 meta["date"] = self._date
-            return database.build(measurements, meta)
+            document = database.build(measurements, meta)
+            for name, found in measurements.items():
+                if self._packets is not None:
+                    reasons = self._packets(document["data"][name], sorted(found.roots))
+                    sources[name]["absent"] += _absent_of("packets", reasons)
+            return document
 
 
 def _day(date: str) -> tuple[float, float]:
@@ -244,10 +259,11 @@ def _read(
             pair.kernel = connections.read_logs(files, facts_of)
     measurements: dict[str, database.Measurement] = {}
     sources: dict[str, Any] = {}
-    for pair in pairs.values():
+    for root, pair in pairs.items():
         if pair.tgen or pair.tor or pair.kernel or pair.windows:
             name = nickname or pair.host or "unknown"
             found = measurements.setdefault(name, database.Measurement(measurement_ip))
+            found.roots.add(root)
             _add_pair(found, pair, sources.setdefault(name, {what: [] for what in _SAID}))
     # The server may have a folder, or a machine, of its own.
     answered = [transfer for pair in pairs.values() for transfer in pair.answered]
@@ -346,7 +362,11 @@ def _absent(found: database.Measurement) -> list[dict[str, str]]:
         "connections": said if found.kernel else ["no kernel/connections.log among the logs"],
         "windows": said if found.windows or said else ["no kernel/windows among the logs"],
     }
-    return [{"what": what, "reason": reason} for what, why in reasons.items() for reason in why]
+    return [entry for what, why in reasons.items() for entry in _absent_of(what, why)]
+
+
+def _absent_of(what: str, reasons: Sequence[str]) -> list[dict[str, str]]:
+    return [{"what": what, "reason": reason} for reason in reasons]
 
 
 def _input_record(log: Input) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from perfmeasure.errors import ExitStatus, PerfmeasureError
 
 _COMMANDS = {
     "measure": "perfmeasure.measure_command:measure_command",
-    "analyze": "perfmeasure.analysis.commands:analyze_command",
+    "analyze": "perfmeasure.analyze_command:analyze_command",
     "filter": "perfmeasure.analysis.conversion:filter_command",
     "convert": "perfmeasure.analysis.conversion:convert_command",
     "visualize": "perfmeasure.analysis.visualize_command:visualize_command",

@@ -17,6 +17,7 @@ from typing import Any
 
 from perfmeasure.errors import UsageError
 from perfmeasure.logfile import DAY_SECONDS
+from perfmeasure.units import parse_bytes
 
 _NICKNAME = re.compile(r"[A-Za-z0-9-]+\Z")
 
@@ -39,6 +40,11 @@ class Flows(enum.StrEnum):
     """Without it there is no measurement."""
     OFF = "off"
     """Not recorded."""
+
+
+RECORD_AUTO, RECORD_OFF = "auto", "off"
+"""What `MeasureConfig.record` is if it is no interface: record where this machine can, or never."""
+NO_CUTOFF = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,12 @@ class MeasureConfig:
     events: tuple[str, ...] = ()
     """Events of tor's control port asked for besides the default ones."""
     flows: Flows = Flows.AUTO
+    record: str = RECORD_AUTO
+    """The interface whose packets are recorded, or `RECORD_AUTO`, or `RECORD_OFF`."""
+    record_cutoff: str = "15 KB"
+    """Of each connection, a size or `NO_CUTOFF`."""
+    record_budget: str = "1 GiB"
+    """Disk space for packets and their indexes."""
     rotate_every_seconds: int = DAY_SECONDS
     http_port: int = 8081
     http_bind: str = "127.0.0.1"
@@ -93,6 +105,9 @@ class MeasureConfig:
             raise UsageError(
                 "--nickname", repr(self.nickname), "letters, digits and dashes only"
             )  # fmt: skip
+        if self.record_cutoff != NO_CUTOFF:
+            parse_bytes(self.record_cutoff, "--record-cutoff")
+        parse_bytes(self.record_budget, "--record-budget")
         if self.stop_at is not None:
             try:
                 re.compile(self.stop_at.encode())

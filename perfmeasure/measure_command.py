@@ -119,6 +119,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
          help="Also log this event of tor's control port, such as CIRC_BW; repeatable.")
 @_option("--flows", type=click.Choice([str(choice) for choice in Flows]), default="auto",
          help="Record what the kernel sees of each connection and packet; auto does if it can.")
+@_option("--record", metavar="IFACE|auto|off", default="auto",
+         help="Record packets; auto does if it can, on loopback for the testnet, else on the "
+         "interface of the default route.")
+@_option("--record-cutoff", metavar="SIZE|none", default="15 KB",
+         help="Keep the packets of a connection that begin below this size.")
+@_option("--record-budget", metavar="SIZE", default="1 GiB",
+         help="Disk space for packets; the oldest are dropped for new ones.")
 @_option("--stop-at", metavar="REGEX",
          help="Stop when a line of the tgen client's or tor client's log matches.")
 @_option("--rotate-every", "rotate_every_seconds", type=_Seconds(), default=DAY_SECONDS,

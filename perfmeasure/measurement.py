@@ -4,6 +4,7 @@ The order, which is also that of the methods below::
 
     flows     the collector of connections, where the machine allows it
     network   a private one is made, or the public one is there
+    packets   the recorder, where the machine allows it
       |-> tgen server, tor client, onion host, a control-port reader for each tor
       |-> bootstrap, descriptor upload, a first answer from the onion service
       |-> tgen client: the transfers
@@ -39,6 +40,7 @@ from perfmeasure.lock import prefix_lock
 from perfmeasure.plan import Plan, find_address, make_plan
 from perfmeasure.progress import Progress
 from perfmeasure.publication import Publication
+from perfmeasure.recorder.packets import PacketRecording
 from perfmeasure.supervisor import Supervisor
 from perfmeasure.tally import Tally
 from perfmeasure.tgen.probe import probe
@@ -79,6 +81,7 @@ class Measurement:
         self._supervisor = Supervisor(reactor, progress.warn)
         self._children = Children(plan, self._supervisor, reactor=reactor, report=progress.warn)
         self._recording = Recording(plan.config, self._children, self._supervisor, progress)
+        self._packets = PacketRecording(plan, self._supervisor, progress)
         self._controllers: dict[str, TorController] = {}
         self._testnet: Testnet | None = None
         self._starting: Deferred[None] | None = None
@@ -205,6 +208,7 @@ class Measurement:
     async def _start_children(self) -> None:
         plan, children = self._plan, self._children
         children.on_give_up = self._end
+        await self._packets.start(self._testnet.relays if self._testnet is not None else ())
         children.start_tgen_server()
         network_lines = self._testnet.client_lines if self._testnet is not None else ()
         names = ["tor-client"]
@@ -335,6 +339,7 @@ class Measurement:
             self._testnet.close()
         self._recording.close()
         self._progress.done("all children have ended")
+        self._packets.close()
 
     async def _finish(self) -> bool:
         """Publish for the last time, show the summary, return whether a transfer succeeded."""

@@ -17,6 +17,10 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+READY = "READY"
+"""The line that a child prints when it has begun, where somebody waits for that."""
+HEALTH = "HEALTH "
+"""What a line begins with in which a child says how it goes."""
 
 
 def tethered(

@@ -29,9 +29,9 @@ from perfmeasure.flows.connection_source import ConnectionSource
 from perfmeasure.flows.counter import FlowCounter
 from perfmeasure.flows.window_recorder import WindowRecorder
 from perfmeasure.logfile import DAY_SECONDS, LogFile
+from perfmeasure.tether import READY
 from perfmeasure.units import parse_seconds
 
-READY = "READY"
 LOOK_SECONDS = 0.1
 """How often the ring is emptied: it holds what comes in a second many times over."""
 

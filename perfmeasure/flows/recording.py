@@ -7,25 +7,18 @@ written into the log as the reason why there are no records.
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-
-from twisted.internet.defer import Deferred
 
 from perfmeasure import jsonio
 from perfmeasure.children import Children
 from perfmeasure.config import Flows, MeasureConfig
 from perfmeasure.errors import ExitStatus, MissingError
 from perfmeasure.flows.cgroup import MeasurementCgroup
-from perfmeasure.flows.collector import READY
 from perfmeasure.logfile import LogFile
-from perfmeasure.process import ChildProcess, RestartPolicy
 from perfmeasure.progress import Progress
+from perfmeasure.readychild import ReadyChild
 from perfmeasure.supervisor import Supervisor
-
-_READY_LIMIT_SECONDS = 60.0
-_LATER_DEATHS_ALLOWED = 5
 
 
 class Recording:
@@ -64,7 +57,15 @@ class Recording:
         self._progress.phase("flows")
         try:
             self._group = MeasurementCgroup()
-            await self._start_collector(self._group)
+            await ReadyChild(
+                "flows",
+                self._argv(self._group),
+                self._supervisor,
+                report=self._progress.warn,
+                on_give_up=self._given_up,
+                # Such as packets that are not accounted for: another start would not make it true.
+                final_status=ExitStatus.FAILED,
+            ).start()
         except MissingError as error:
             self.close()
             if self._config.flows is Flows.ON:
@@ -82,53 +83,7 @@ class Recording:
         if group is not None and not group.remove():
             self._progress.warn(f"{group.path}: not removed, for a process is still in it")
 
-    async def _start_collector(self, group: MeasurementCgroup) -> None:
-        ready: Deferred[None] = Deferred()
-
-        def take(line: bytes) -> None:
-            if ready.called:
-                if line != READY.encode():  # which it says after each restart
-                    self._progress.warn(line.decode(errors="replace"))
-            elif line == READY.encode():
-                child.policy = RestartPolicy(deaths_allowed=_LATER_DEATHS_ALLOWED)
-                ready.callback(None)
-
-        def given_up(why: str | None) -> None:
-            if ready.called:
-                self._given_up_later(why or "")
-            else:
-                said = b" ".join(child.last_lines).decode(errors="replace")
-                ready.errback(_as_missing(said or why or ""))
-
-        def too_late() -> None:
-            child.last_lines.append(b"flows: not ready in %.0f s" % _READY_LIMIT_SECONDS)
-            child.signal(signal.SIGKILL)
-
-        child = ChildProcess(
-            "flows",
-            self._argv(group),
-            reactor=self._supervisor.reactor,
-            report=self._progress.warn,
-            on_line=take,
-            on_end=given_up,
-            # Such as packets that are not accounted for: another start would not make it true.
-            final_status=ExitStatus.FAILED,
-            # SIGKILL could cut a line that is just being written.
-            death_signal=signal.SIGTERM,
-            policy=RestartPolicy(deaths_allowed=0),
-        )
-        late = self._supervisor.reactor.callLater(_READY_LIMIT_SECONDS, too_late)
-        self._supervisor.keep(child)
-        try:
-            await ready
-        except MissingError:
-            await self._supervisor.stop(child)
-            raise
-        finally:
-            if late.active():
-                late.cancel()
-
-    def _given_up_later(self, why: str) -> None:
+    def _given_up(self, why: str) -> None:
         if self._config.flows is Flows.ON:
             self._children.on_give_up(why)
         else:
@@ -149,9 +104,3 @@ class Recording:
         log = LogFile(self._log_path, config.archive.absolute(), config.rotate_every_seconds)
         log.write(f"{jsonio.compact(line)}\n".encode(), now)
         log.close()
-
-
-def _as_missing(said: str) -> MissingError:
-    """Return the collector's own error, which it printed as one line."""
-    where, separator, got = said.removeprefix("perfmeasure: ").partition(": ")
-    return MissingError(where, got) if separator else MissingError("flows", where)

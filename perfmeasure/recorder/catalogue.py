@@ -25,11 +25,19 @@ CREATE TABLE IF NOT EXISTS segments (
     file_bytes INTEGER NOT NULL, index_bytes INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS transfers (
     measurement TEXT NOT NULL, id TEXT NOT NULL, circuit TEXT NOT NULL, connection4 TEXT NOT NULL,
-    first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL, PRIMARY KEY (measurement, id)) STRICT;
+    first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
+    PRIMARY KEY (measurement, id, circuit, connection4, first_ns)) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ids ON transfers (id);
 CREATE INDEX IF NOT EXISTS circuits ON transfers (circuit);
-PRAGMA user_version = 1;
+CREATE INDEX IF NOT EXISTS connections ON transfers (connection4);
+PRAGMA user_version = 2;
 """
+_VERSION = 2
 _SUMMARY = "number, class_name, link, first_ns, last_ns, packets, captured_bytes, drops"
+
+
+class NewerError(InputError):
+    """A catalogue that a newer perfmeasure has written: nothing of it is to be put in order."""
 
 
 class Entry(NamedTuple):
@@ -42,7 +50,14 @@ class Entry(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """A transfer: which connection carried it, and when (Unix ns)."""
+    """One connection that a transfer, or a circuit, used, and when (Unix ns).
+
+    Attributes:
+        measurement: what is entered, and replaced, together.
+        id: of the transfer; empty where a circuit is meant by itself.
+        circuit: that it used there; empty if that is not known.
+        connection4: the key, with the lower address, then port, first.
+    """
 
     measurement: str
     id: str
@@ -71,15 +86,24 @@ class Catalogue:
                 )
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = NORMAL")
-                self._database.executescript(_SCHEMA)
             else:
                 uri = f"{self._path.absolute().as_uri()}?mode=ro"
                 self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            if is_writer and version == 0:  # it was not there
+                self._database.executescript(_SCHEMA)
+                version = _VERSION
         except sqlite3.Error as error:
             raise InputError(str(self._path), f"cannot be used ({error})", "a catalogue") from error
-        if version != 1:
-            raise InputError(str(self._path), f"version {version}", "version 1")
+        if version > _VERSION:
+            raise NewerError(
+                str(self._path),
+                f"version {version}, of a newer perfmeasure",
+                f"version {_VERSION}",
+                "use that one, or give another --store",
+            )
+        if version != _VERSION:
+            raise InputError(str(self._path), f"version {version}", f"version {_VERSION}")
 
     def close(self) -> None:
         """Close it."""
@@ -123,19 +147,29 @@ class Catalogue:
         packets, size, first_ns = self._database.execute(query, (class_name,)).fetchone()
         return int(packets), int(size), 2**63 - 1 if first_ns is None else first_ns
 
-    def add_transfers(self, transfers: Iterable[Transfer]) -> None:
-        """Enter transfers; one that is there already is replaced."""
-        with self._database:
-            self._database.execute("BEGIN")
-            self._database.executemany(
-                "REPLACE INTO transfers VALUES (?, ?, ?, ?, ?, ?)", transfers
-            )
+    def put_transfers(self, transfers: Iterable[Transfer]) -> None:
+        """Enter the transfers of measurements, in place of what was there of these.
+
+        Raises:
+            InputError: the database cannot be written.
+        """
+        rows = list(transfers)
+        measurements = {(row.measurement,) for row in rows}
+        try:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.executemany(
+                    "DELETE FROM transfers WHERE measurement = ?", sorted(measurements)
+                )
+                self._database.executemany("REPLACE INTO transfers VALUES (?, ?, ?, ?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            raise InputError(str(self._path), f"cannot be written ({error})") from error
 
     def transfers(self, column: str, value: str) -> list[Transfer]:
-        """Return the transfers whose ``id`` or ``circuit`` this is, the earliest first."""
-        if column not in ("id", "circuit"):
+        """Return what has this ``id``, ``circuit`` or ``connection4``, the earliest first."""
+        if column not in ("id", "circuit", "connection4"):
             raise ValueError(column)
-        query = f"SELECT * FROM transfers WHERE {column} = ? ORDER BY first_ns, id"  # noqa: S608
+        query = f"SELECT * FROM transfers WHERE {column} = ? ORDER BY first_ns, id, connection4"  # noqa: S608
         return [Transfer(*row) for row in self._database.execute(query, (value,))]
 
 
@@ -153,10 +187,19 @@ class Resolver:
             raise UsageError(
                 "query", f"no {name} {identifier!r} in the catalogue", f"a {name} of this store"
             )
-        keys = []
-        for transfer in found:
-            key = parse_key("connection4", transfer.connection4)
-            if not isinstance(key, Connection):
-                raise InputError("catalogue", f"{transfer.connection4!r}", "a connection")
-            keys.append((key, transfer.first_ns, transfer.last_ns))
-        return keys
+        return used_by(found)
+
+
+def used_by(transfers: Iterable[Transfer]) -> list[tuple[Connection, int, int]]:
+    """Return the connections, each with its first and last time.
+
+    Raises:
+        InputError: one is none.
+    """
+    found = []
+    for transfer in transfers:
+        key = parse_key("connection4", transfer.connection4)
+        if not isinstance(key, Connection):
+            raise InputError("catalogue", f"{transfer.connection4!r}", "a connection")
+        found.append((key, transfer.first_ns, transfer.last_ns))
+    return found

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -73,6 +73,11 @@ def parse(text: str, resolve: Resolver | None = None, now_ns: int | None = None)
         UsageError: it cannot be understood; the message says where.
     """
     return _Parser(text, resolve, time.time_ns() if now_ns is None else now_ns).whole()
+
+
+def of_connections(found: Iterable[tuple[Connection, int, int]]) -> Node:
+    """Return a query for the packets of connections, each between its first and last Unix ns."""
+    return Or(tuple(And((Match(key), Times(first, last))) for key, first, last in found))
 
 
 class _Parser:
@@ -245,7 +250,7 @@ class _Parser:
             found = self._resolve(name, token.text)
         except UsageError as error:
             raise self._error(token.at, error.got, error.wanted, error.next_step) from error
-        return Or(tuple(And((Match(key), Times(first, last))) for key, first, last in found))
+        return of_connections(found)
 
     # ---- times ----------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ written; `ClosedIndex` is the same on disk, sorted and immutable. Both are asked
 
 from __future__ import annotations
 
-import threading
 from typing import Protocol
 
 import numpy as np
@@ -87,7 +86,7 @@ def is_mapped(halves: Array) -> Array:
 
 
 class OpenIndex:
-    """The index of a segment that is being written. One thread adds; any may take a snapshot."""
+    """The index of a segment that is being written. What a snapshot of it holds does not change."""
 
     def __init__(self) -> None:
         self._rows = np.zeros(_FIRST_ROOM, INDEX_ROW)
@@ -95,7 +94,6 @@ class OpenIndex:
         self._table = core.make_table(self._rows, np.zeros(0, "u4"), _FIRST_ROOM)
         self._groups = np.zeros(_FIRST_ROOM, "u4")
         self._places = np.zeros(_FIRST_ROOM, "u4")
-        self._lock = threading.Lock()
         self.packets = 0
 
     @property
@@ -128,8 +126,7 @@ class OpenIndex:
             self._places = _grown(self._places, room)
         self._groups[self.packets : end] = groups
         self._places[self.packets : end] = places
-        with self._lock:
-            self.packets = end
+        self.packets = end
 
     def _grow(self) -> None:
         room = 2 * len(self._rows)
@@ -138,11 +135,8 @@ class OpenIndex:
 
     def snapshot(self) -> OpenView:
         """Return the index as it is now; what is added later is not in it."""
-        with self._lock:
-            packets = self.packets
-        # Rows and packets are only ever appended, so the arrays' beginnings stay as they are. A row
-        # may be there before its first packet, never the other way round.
-        return OpenView(self._rows, self._groups[:packets], self._places[:packets])
+        # Rows and packets are only ever appended, so the arrays' beginnings stay as they are.
+        return OpenView(self._rows, self._groups[: self.packets], self._places[: self.packets])
 
     def sealed(self) -> dict[str, Array]:
         """Return the arrays of the closed index."""

@@ -9,6 +9,7 @@ from typing import BinaryIO, Protocol, cast
 
 from perfmeasure.errors import MeasurementError, UsageError
 from perfmeasure.recorder.answer import records, write_answer, write_pcap
+from perfmeasure.recorder.comments import Comments
 from perfmeasure.recorder.language import Feed, ToFile
 from perfmeasure.recorder.segment import header
 from perfmeasure.recorder.store import Chunk
@@ -90,7 +91,8 @@ class FileOutlet:
 
     def answer(self, chunks: Iterable[Chunk]) -> None:
         """See `Outlet`."""
-        write_answer(chunks, self._path)
+        with Comments(self._path.parent.parent) as comments:
+            write_answer(chunks, self._path, comments)
 
     def begin(self, link: int, chunks: Iterable[Chunk]) -> None:
         """See `Outlet`."""

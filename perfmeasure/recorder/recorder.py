@@ -14,13 +14,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from perfmeasure.errors import MeasurementError, MissingError
+from perfmeasure.errors import MeasurementError
 from perfmeasure.recorder import core
+from perfmeasure.recorder.capture import Capture
 from perfmeasure.recorder.capturefile import CaptureFile
 from perfmeasure.recorder.configuration import Setup
-from perfmeasure.recorder.cutoff import KernelCutoff
-from perfmeasure.recorder.filtersource import filter_source
-from perfmeasure.recorder.libpcap import Filter, Filters
+from perfmeasure.recorder.libpcap import Filters
 from perfmeasure.recorder.recording import Recording
 from perfmeasure.recorder.ring import LAST_BLOCK_SECONDS, Ring, interface_drops
 from perfmeasure.recorder.statistics import Losses, Statistics
@@ -122,47 +121,24 @@ class Recorder:
     # ---- an interface ---------------------------------------------------------------------------
 
     def capture(self, interface: str, *, is_cut_in_kernel: bool = True) -> None:
-        """Record what passes an interface until `stop` is called.
+        """Record what passes an interface until `stop` is called; see `Capture` for the errors."""
+        with Capture(
+            interface, self._setup, self._tell, is_cut_in_kernel=is_cut_in_kernel
+        ) as opened:
+            self.follow(opened)
 
-        Args:
-            interface: its name.
-            is_cut_in_kernel: drop in the kernel what is past its cutoff, where this machine can.
+    def follow(self, opened: Capture) -> None:
+        """Record what an opened capture takes until `stop` is called.
 
         Raises:
-            UsageError: there is no such interface, or a filter is none.
-            MissingError: the user may not capture.
             MeasurementError: the interface went away.
         """
-        setup = self._setup
-        ring = Ring(interface, is_promiscuous=setup.is_promiscuous)
+        ring = opened.ring
         self.link = ring.link
-        kernel = None
-        try:
-            compiled = None
-            if setup.filter:
-                compiled = Filter(setup.filter, ring.link, "filter", interface)
-                ring.attach_filter(compiled)
-            if is_cut_in_kernel and any(c.cutoff_bytes is not None for c in setup.classes):
-                kernel = self._load_kernel(ring, compiled)
-            self.recording = Recording(self.writer, setup, self._tell, kernel)
-            drops_before = interface_drops(interface)
-            ring.start()
-            self._loop(ring, self.recording, drops_before)
-        finally:
-            ring.close()
-
-    def _load_kernel(self, ring: Ring, compiled: Filter | None) -> KernelCutoff | None:
-        timeout_seconds = self._setup.rules.timeout_seconds
-        wanted = filter_source(compiled.instructions) if compiled is not None else ""
-        if wanted is None:
-            return None
-        try:
-            kernel = KernelCutoff(ring.link, timeout_seconds, ring.blocks_filled, wanted)
-            ring.attach_program(kernel.program_fd)
-        except MissingError as error:
-            self._tell(f"{error}. What is past its cutoff is copied, and then left out")
-            return None
-        return kernel
+        self.recording = Recording(self.writer, self._setup, self._tell, opened.kernel)
+        drops_before = interface_drops(ring.interface)
+        ring.start()
+        self._loop(ring, self.recording, drops_before)
 
     def _loop(self, ring: Ring, recording: Recording, drops_before: int) -> None:
         poller = select.poll()
@@ -189,8 +165,7 @@ class Recorder:
             if now >= next_line:
                 next_line = now + self._setup.log_interval_seconds
                 self._write_statistics()
-        # On a slow machine there is more; what is in the ring by now is recorded, and no later one.
-        for _ in range(ring.blocks_filled() - ring.blocks_done):
+        for _ in range(ring.blocks_filled() - ring.blocks_done):  # on a machine that is busy
             if (block := ring.block()) is not None:
                 self._record(ring, recording, block)
         self._count_losses(ring, drops_before)

@@ -83,6 +83,7 @@ class Recording:
         shape = (len(setup.classes) + 1, 2)
         self.totals = Totals(0, 0, np.zeros(shape, "u8"), np.zeros(shape, "u8"))
         self.is_paused = False
+        self._noted = 0  # what was left out while it was paused, and is noted with segments
         self.now_ns = 0
 
     # ---- packets --------------------------------------------------------------------------------
@@ -177,6 +178,9 @@ class Recording:
             self.is_paused = False
             self._tell(f"{self._writer.folder}: there is room again, recording goes on")
         try:
+            if missed := int(self.totals.unstored[:, 0].sum()) - self._noted:
+                self._writer.add_drops(missed)
+                self._noted += missed
             self._writer.rotate(now_ns)
         except _NOT_WRITTEN as error:
             self._pause(error)

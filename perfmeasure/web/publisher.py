@@ -137,6 +137,7 @@ def publish_day(
     """
     # Here, not above: only this function needs the analysis, and `publish` is quick to import.
     from perfmeasure.analysis import onionperf, pipeline, statistics  # noqa: PLC0415
+    from perfmeasure.recorder.transfers import add_packets  # noqa: PLC0415
 
     began = time.monotonic()
     warnings = _compress(prefix / "log_archive")
@@ -146,6 +147,7 @@ def publish_day(
         measurement_ip=measurement_ip,
         date=date,
         host=host_info(),
+        packets=add_packets,
     )
     if not any("lines" in log for log in document["meta"]["inputs"]):
         raise InputError(str(prefix), f"no log of {date} or a day beside it", "a day with logs")

@@ -10,7 +10,7 @@ from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from perfmeasure import jsonio
+from perfmeasure import jsonio, readychild
 from perfmeasure.children import Children
 from perfmeasure.config import Flows, MeasureConfig
 from perfmeasure.errors import ExitStatus, MissingError
@@ -88,7 +88,7 @@ class Scene:
 def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Collector.made = []
     Group.removed = []
-    monkeypatch.setattr(recording_module, "ChildProcess", Collector)
+    monkeypatch.setattr(readychild, "ChildProcess", Collector)
     monkeypatch.setattr(recording_module, "MeasurementCgroup", Group)
     yield
     Group.refusal, Group.is_left = None, False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,55 @@ def test_a_killed_collector_is_replaced_and_goes_on_with_the_sockets_there_are(
     # Tor's connection to its guard, say, which had been there before.
     assert any(r["existed_before_start"] and r["command"] == "tor" for r in later)
     assert any(not r["existed_before_start"] for r in later)
+
+
+def test_a_killed_recorder_is_replaced_and_keeps_what_there_was(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("root")
+    prefix = tmp_path / "data"
+    with running(prefix, "--inet-only", "--tgen-transfer-size", "100 KiB", "--flows", "off") as run:
+        run.wait_success_after(0)
+        (pid,) = run.pids("packets")
+        os.kill(pid, signal.SIGKILL)
+        run.until(lambda: run.pids("packets") not in ([], [pid]), 30, "another recorder")
+        run.until(lambda: "indexed anew" in run.said(), 30, "recovery")
+        run.wait_success_after(run.successes() + 2)
+        assert "packets was killed by SIGKILL; starting it again in 1 s" in run.said()
+        assert run.stop() == 0, run.said()
+        assert "kept in" in run.said()
+    transfers = [t for t in transfers_of(run.database()).values() if t["is_success"]]
+    counts = [transfer["packets"]["count"] for transfer in transfers]
+    assert counts[0] > 5
+    assert counts[-1] > 5
+
+
+def test_a_full_disk_pauses_the_packets_and_not_the_measurement(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("root", "mount")
+    prefix = tmp_path / "data"
+    store = prefix / "packets"
+    store.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "none", str(store)]
+    subprocess.run(command, check=True, timeout=30)
+    try:
+        (store / "other").write_bytes(bytes(12 << 20))
+        options = ("--record", "lo", "--record-cutoff", "1 MB", "--tgen-pause-between", "0.1 s")
+        with running(prefix, "--inet-only", "--flows", "off", *options) as run:
+            run.until(lambda: "Recording pauses until there is room" in run.said(), 170, "pause")
+            run.wait_success_after(run.successes() + 1)
+            (store / "other").unlink()
+            run.until(lambda: "recording goes on" in run.said(), 30, "end of the pause")
+            run.wait_success_after(run.successes() + 1)  # one that began after it
+            assert run.stop() == 0, run.said()
+        assert "cannot be written (No space left on device)" in run.said()
+        found = [t for t in transfers_of(run.database()).values() if t["is_success"]]
+        assert found[0]["packets"]["count"] > 0
+        assert found[-1]["packets"]["count"] > 0
+        assert any(t["packets"].get("lost") for t in found), "the gap is told"
+    finally:
+        subprocess.run(["umount", "-l", store], check=True, timeout=30)
 
 
 def test_a_killed_harness_takes_all_its_children_along(tmp_path: Path) -> None:

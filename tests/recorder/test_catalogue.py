@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from perfmeasure.errors import InputError
-from perfmeasure.recorder.catalogue import NAME, Catalogue, Transfer
+from perfmeasure.errors import InputError, UsageError
+from perfmeasure.recorder.catalogue import NAME, Catalogue, Transfer, used_by
+from perfmeasure.recorder.keys import parse_key
 from perfmeasure.recorder.segment import Summary
 
 
@@ -25,19 +27,38 @@ def test_a_reader_sees_what_a_writer_wrote(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_transfers_are_found_by_id_and_by_circuit(tmp_path: Path) -> None:
+def test_transfers_are_found_by_id_circuit_and_connection(tmp_path: Path) -> None:
     catalogue = Catalogue(tmp_path, is_writer=True)
-    key = "tcp 10.0.0.1:80 10.0.0.2:81"
+    key, other = "tcp 10.0.0.1:80 10.0.0.2:81", "tcp 10.0.0.1:80 10.0.0.3:81"
     late = Transfer("m2", "t1", "c1", key, 50, 60)
     early = Transfer("m1", "t1", "c2", key, 5, 6)
-    catalogue.add_transfers([late, early, Transfer("m1", "t2", "c1", key, 7, 8)])
-    assert catalogue.transfers("id", "t1") == [early, late]
-    assert [t.id for t in catalogue.transfers("circuit", "c1")] == ["t2", "t1"]
+    guard = Transfer("m1", "t1", "c2", other, 5, 6)
+    second = Transfer("m1", "t2", "c1", key, 7, 8)
+    catalogue.put_transfers([late, early, guard, second])
+    assert catalogue.transfers("id", "t1") == [early, guard, late]
+    assert catalogue.transfers("circuit", "c1") == [second, late]
+    assert catalogue.transfers("connection4", other) == [guard]
     assert catalogue.transfers("id", "t3") == []
-    catalogue.add_transfers([early._replace(last_ns=9)])
-    assert catalogue.transfers("id", "t1") == [early._replace(last_ns=9), late]
-    with pytest.raises(ValueError, match="connection4"):
-        catalogue.transfers("connection4", key)
+    with pytest.raises(ValueError, match="first_ns"):
+        catalogue.transfers("first_ns", "5")
+    assert used_by([guard]) == [(parse_key("connection4", other), 5, 6)]
+    with pytest.raises(UsageError, match="nonsense"):
+        used_by([guard._replace(connection4="nonsense")])
+
+
+def test_what_is_known_of_a_measurement_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    catalogue = Catalogue(tmp_path, is_writer=True)
+    key = "tcp 10.0.0.1:80 10.0.0.2:81"
+    gone, other = Transfer("m1", "t1", "", key, 5, 6), Transfer("m2", "t1", "", key, 50, 60)
+    catalogue.put_transfers([gone, other])
+    catalogue.put_transfers([gone._replace(id="t2"), gone._replace(id="t2")])
+    assert catalogue.transfers("id", "t1") == [other]
+    assert catalogue.transfers("id", "t2") == [gone._replace(id="t2")]
+    catalogue.put_transfers([])
+    assert catalogue.transfers("connection4", key) == [gone._replace(id="t2"), other]
+    reader = Catalogue(tmp_path)
+    with pytest.raises(InputError, match="cannot be written"):
+        reader.put_transfers([gone])
 
 
 def test_what_is_no_catalogue_is_refused(tmp_path: Path) -> None:
@@ -47,4 +68,14 @@ def test_what_is_no_catalogue_is_refused(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"nonsense" * 1000)
     for is_writer in (False, True):
         with pytest.raises(InputError, match="cannot be used"):
+            Catalogue(tmp_path, is_writer=is_writer)
+
+
+def test_a_catalogue_of_another_version_is_refused(tmp_path: Path) -> None:
+    Catalogue(tmp_path, is_writer=True).close()
+    database = sqlite3.connect(tmp_path / NAME)
+    database.execute("PRAGMA user_version = 1")
+    database.close()
+    for is_writer in (False, True):
+        with pytest.raises(InputError, match="version 1; wanted version 2"):
             Catalogue(tmp_path, is_writer=is_writer)

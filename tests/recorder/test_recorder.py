@@ -85,6 +85,8 @@ def test_a_full_disk_pauses_the_recording(line: Line, small: Path) -> None:
     assert unstored >= 100
     assert f"{unstored} left out while the disk was full" in recorder.summary()
     assert stored(small / "store") == {"all": [frame] * kept}
+    drops = [entry.summary.drops for entry in Catalogue(small / "store").segments()]
+    assert sum(drops) == unstored, "the gap shows in answers"
     states = [row["state"] for row in rows_of(small / "store", "stats")]
     assert states[0] == states[-1] == "recording"
     assert "paused" in states
