@@ -81,7 +81,8 @@ def test_a_connection_has_its_bytes_and_its_end_has_them_too(lister: SocketListe
             sent, answered = source.randrange(1, 20000), source.randrange(1, 20000)
             client.sendall(bytes(sent))
             server.sendall(bytes(answered))
-            for sock, count in ((server, sent), (client, answered)):
+            for sock, expected in ((server, sent), (client, answered)):
+                count = expected
                 while count:
                     count -= len(sock.recv(count))
             port = client.getsockname()[1]
