@@ -20,9 +20,10 @@
 #include <uapi/linux/ipv6.h>
 #include <uapi/linux/tcp.h>
 
+#include "transport.h"
+
 #define FAMILY_INET 2
 #define FAMILY_INET6 10
-#define MOST_EXTENSION_HEADERS 4
 
 enum side { SIDE_UNKNOWN, SIDE_ACTIVE, SIDE_PASSIVE };
 enum origin { ORIGIN_NONE, ORIGIN_CONNECT, ORIGIN_LISTEN, ORIGIN_FIRST_IO, ORIGIN_SCAN };
@@ -435,34 +436,9 @@ struct segment {
 static inline struct segment parse(struct __sk_buff *skb) {
     struct segment segment = {};
     void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-    struct iphdr *ip = data;
-    struct ipv6hdr *ip6 = data;
-    u32 offset;
-    u8 protocol;
-    if ((void *)(ip + 1) > end)
-        return segment;
-    if (ip->version == 4) {
-        offset = ip->ihl * 4;
-        protocol = ip->protocol;
-    } else {
-        if ((void *)(ip6 + 1) > end)
-            return segment;
-        offset = sizeof(*ip6);
-        protocol = ip6->nexthdr;
-#pragma unroll
-        for (int i = 0; i < MOST_EXTENSION_HEADERS; i++) {
-            if (protocol != IPPROTO_HOPOPTS && protocol != IPPROTO_ROUTING &&
-                protocol != IPPROTO_DSTOPTS)
-                break;
-            u8 *extension = data + offset;
-            if ((void *)(extension + 2) > end)
-                return segment;
-            protocol = extension[0];
-            offset += extension[1] * 8 + 8;
-        }
-    }
+    u32 offset = transport_offset(data, end, IPPROTO_TCP);
     struct tcphdr *tcp = data + offset;
-    if (protocol != IPPROTO_TCP || (void *)(tcp + 1) > end)
+    if (!offset || (void *)(tcp + 1) > end)
         return segment;
     segment.header = tcp;
     // skb->len is the true length of a packet that the card or the kernel will cut.

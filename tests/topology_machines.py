@@ -1,12 +1,12 @@
 """Three machines as network namespaces, with real processes that call one another, and the truth.
 
-The picture: nginx on ``web`` calls app on ``logic``, which calls mysql and redis on ``data``. Around
-it is what makes a map wrong: listeners of one port on every loopback, wildcards, IPv6, UDP, a
-service that comes back on another port while its old one goes to somebody else, two processes that
-share a port, and a process that is gone as soon as it has called.
+The picture: nginx on ``web`` calls app on ``logic``, which calls mysql and redis on ``data``.
+Around it is what makes a map wrong: listeners of one port on every loopback, wildcards, IPv6, UDP,
+a service that comes back on another port while its old one goes to somebody else, two processes
+that share a port, and a process that is gone as soon as it has called.
 
-A process is this file run as a program, under the name of its service: it listens and calls as it is
-told on standard input. Each machine is told of by its own ``perfmeasure topology collect``.
+A process is this file run as a program, under the name of its service: it listens and calls as it
+is told on standard input. Each machine is told of by its own ``perfmeasure topology collect``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -114,16 +113,15 @@ class Service:
             )
         self.pid = self._process.pid
 
-    def tell(self, what: str, *words: object) -> str:
-        """Have it do something; return what it answers when it is done."""
+    def tell(self, what: str, *words: object) -> None:
+        """Have it do something, and wait until it is done."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{' '.join(map(str, (what, *words)))}\n")
         self._process.stdin.flush()
         assert select.select([self._process.stdout], [], [], LIMIT_SECONDS)[0], (self.name, what)
         answer = self._process.stdout.readline()
-        assert answer.startswith("done"), (self.name, what, words, answer)
-        return answer[5:].strip()
+        assert answer == "done\n", (self.name, what, words, answer)
 
     def listen(self, protocol: str, ip: str, port: int, *options: str) -> None:
         """Have it listen; options are ``v6only`` and ``reuseport``."""
@@ -152,10 +150,24 @@ class Machines:
         return service
 
     def call(
-        self, caller: Service, callee: Service, protocol: str, ip: str, port: int,
-        sent: int, received: int, times: int = 1,
-    ) -> None:  # fmt: skip
-        """Have a process call another, and write down that it did."""
+        self,
+        caller: Service,
+        callee: Service,
+        place: tuple[str, str, int],
+        amount: tuple[int, int],
+        times: int = 1,
+    ) -> None:
+        """Have a process call another, and write down that it did.
+
+        Args:
+            caller: who calls.
+            callee: who listens there.
+            place: protocol, address and port.
+            amount: bytes that the caller sends and receives, each time.
+            times: how often.
+        """
+        protocol, ip, port = place
+        sent, received = amount
         caller.tell("call", protocol, ip, port, sent, received, times)
         edge = Edge(
             caller.machine.name, caller.name, callee.machine.name, callee.name, protocol, port
@@ -267,17 +279,17 @@ def play(world: Machines) -> None:
         sidecar = world.start(service.machine.name, f"sidecar-{service.machine.name}")
         sidecar.listen("tcp", "127.0.0.1", SHARED_PORT)
         sidecar.listen("tcp", "::1", SHARED_PORT)
-        world.call(service, sidecar, "tcp", "127.0.0.1", SHARED_PORT, 100, 1000, 2)
-        world.call(service, sidecar, "tcp", "::1", SHARED_PORT, 50, 500)
-    world.call(nginx, app, "tcp", logic.ip4, 8000, 400, 70_000, 5)
-    world.call(app, mysql, "tcp", data.ip4, 3306, 3000, 200_000, 3)
-    world.call(app, mysql, "tcp", data.ip6, 3306, 30, 20_000)
-    world.call(mysql, mysql, "tcp", "::1", 3307, 11, 22)
-    world.call(app, redis, "tcp", data.ip4, 6379, 64, 1000, 10)
-    world.call(app, statsd, "udp", data.ip4, 8125, 700, 0, 3)
-    world.call(nginx, resolver, "udp", data.ip6, 5353, 60, 400, 2)
-    world.call(nginx, resolver, "udp", data.ip4, 5353, 61, 401)
-    world.call(statsd, resolver, "udp", "127.0.0.1", 5353, 62, 402)
+        world.call(service, sidecar, ("tcp", "127.0.0.1", SHARED_PORT), (100, 1000), 2)
+        world.call(service, sidecar, ("tcp", "::1", SHARED_PORT), (50, 500))
+    world.call(nginx, app, ("tcp", logic.ip4, 8000), (400, 70_000), 5)
+    world.call(app, mysql, ("tcp", data.ip4, 3306), (3000, 200_000), 3)
+    world.call(app, mysql, ("tcp", data.ip6, 3306), (30, 20_000))
+    world.call(mysql, mysql, ("tcp", "::1", 3307), (11, 22))
+    world.call(app, redis, ("tcp", data.ip4, 6379), (64, 1000), 10)
+    world.call(app, statsd, ("udp", data.ip4, 8125), (700, 0), 3)
+    world.call(nginx, resolver, ("udp", data.ip6, 5353), (60, 400), 2)
+    world.call(nginx, resolver, ("udp", data.ip4, 5353), (61, 401))
+    world.call(statsd, resolver, ("udp", "127.0.0.1", 5353), (62, 402))
     _call_once_and_go(world, nginx)
     _share_a_port(world, nginx)
     _move_and_take_over(world, app, redis)
@@ -288,7 +300,7 @@ def _call_once_and_go(world: Machines, nginx: Service) -> None:
     web = nginx.machine
     for ip, port in ((web.ip4, 80), (web.ip6, 443)):
         curl = world.start("data", "curl")
-        world.call(curl, nginx, "tcp", ip, port, 90, 9000)
+        world.call(curl, nginx, ("tcp", ip, port), (90, 9000))
         curl.end()
 
 
@@ -297,7 +309,7 @@ def _share_a_port(world: Machines, nginx: Service) -> None:
     workers = [world.start("logic", "worker") for _ in range(2)]
     for worker in workers:
         worker.listen("tcp", "0.0.0.0", 8001, "reuseport")  # noqa: S104 - as above
-    world.call(nginx, workers[0], "tcp", workers[0].machine.ip4, 8001, 40, 4000, 20)
+    world.call(nginx, workers[0], ("tcp", workers[0].machine.ip4, 8001), (40, 4000), 20)
 
 
 def _move_and_take_over(world: Machines, app: Service, redis: Service) -> None:
@@ -308,8 +320,8 @@ def _move_and_take_over(world: Machines, app: Service, redis: Service) -> None:
     moved.listen("tcp", data.ip4, 6380)
     memcached = world.start("data", "memcached")
     memcached.listen("tcp", data.ip4, 6379)
-    world.call(app, moved, "tcp", data.ip4, 6380, 65, 1001, 4)
-    world.call(app, memcached, "tcp", data.ip4, 6379, 66, 1002, 6)
+    world.call(app, moved, ("tcp", data.ip4, 6380), (65, 1001), 4)
+    world.call(app, memcached, ("tcp", data.ip4, 6379), (66, 1002), 6)
 
 
 # ---- the network --------------------------------------------------------------------------------
@@ -390,7 +402,8 @@ def _listen(protocol: str, ip: str, port: str, *options: str) -> None:
     threading.Thread(target=_serve, args=(sock, protocol), daemon=True).start()
 
 
-def _call(protocol: str, ip: str, port: str, sent: str, wanted: str, times: str) -> None:
+def _call(*words: str) -> None:
+    protocol, ip, port, sent, wanted, times = words
     message = _HEADER.pack(int(sent), int(wanted)).ljust(int(sent), b"x")
     for _ in range(int(times)):
         with _socket(protocol, ip) as sock:
@@ -407,8 +420,9 @@ def _main(name: str) -> None:
     Path("/proc/self/comm").write_text(name)
     for line in sys.stdin:
         what, *words = line.split()
-        {"listen": _listen, "call": _call}[what](*words)
-        print(f"done {time.time():.6f}", flush=True)
+        (_listen if what == "listen" else _call)(*words)
+        sys.stdout.write("done\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from perfmeasure.flows.window_recorder import WindowRecorder
 from perfmeasure.logfile import DAY_SECONDS, LogFile
 from perfmeasure.recordlog import now
 from perfmeasure.stopping import StopSignals
+from perfmeasure.topology.datagram_source import DatagramSource
 from perfmeasure.topology.naming import Known, of_measurement
 from perfmeasure.topology.service_log import LOG_NAME, Scope, ServiceRecorder
 from perfmeasure.units import parse_seconds
@@ -143,7 +144,8 @@ def _service_recorder(
     )
     path = settings.services / "services" / LOG_NAME
     log = LogFile(path, settings.archive, settings.rotate_every_seconds)
-    recorder = ServiceRecorder(log, scope, known, _report, lost=source.lost)
+    datagrams = DatagramSource(settings.group) if settings.group else None
+    recorder = ServiceRecorder(log, scope, known, _report, lost=source.lost, datagrams=datagrams)
     recorder.look()  # what was there before is found only with the rights of now
     return recorder
 

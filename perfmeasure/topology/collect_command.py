@@ -16,6 +16,7 @@ from perfmeasure.flows.connections import Record
 from perfmeasure.logfile import DAY_SECONDS, LogFile
 from perfmeasure.recordlog import now
 from perfmeasure.stopping import StopSignals
+from perfmeasure.topology.datagram_source import DatagramSource
 from perfmeasure.topology.naming import Known, Rule, by_rules, load_rules
 from perfmeasure.topology.service_log import LOG_NAME, Scope, ServiceRecorder
 from perfmeasure.units import parse_bytes, parse_seconds
@@ -111,24 +112,29 @@ def collect(
         parse_bytes(rotate_at, "--rotate-at") or None,
     )
     began_unix_ts = now()
-    kernel = None
+    kernel = datagrams = None
     if source != "polling":
         try:
-            kernel = _start_kernel_source()
+            root = cgroup.mount_point()
+            kernel = ConnectionSource(root)
+            existing.adopt(kernel.storage_fd, existing.pids_of_machine())
+            if root is None:
+                _report("no cgroup v2 is mounted, so that UDP is not seen")
+            else:
+                datagrams = DatagramSource(root)
         except MissingError as error:
             if source == "ebpf":
                 raise
             _report(f"{error}. Connections are polled, so that short ones are missed")
-    _run(settings, kernel, began_unix_ts)
+    _run(settings, kernel, datagrams, began_unix_ts)
 
 
-def _start_kernel_source() -> ConnectionSource:
-    source = ConnectionSource(cgroup.mount_point())
-    existing.adopt(source.storage_fd, existing.pids_of_machine())
-    return source
-
-
-def _run(settings: Settings, source: ConnectionSource | None, began_unix_ts: float) -> None:
+def _run(
+    settings: Settings,
+    source: ConnectionSource | None,
+    datagrams: DatagramSource | None,
+    began_unix_ts: float,
+) -> None:
     stops = StopSignals()
     is_polling = source is None
     scope = Scope(
@@ -145,7 +151,9 @@ def _run(settings: Settings, source: ConnectionSource | None, began_unix_ts: flo
         settings.rotate_at_bytes,
     )
     known = Known(by_rules(settings.rules), cgroup.GroupPaths(cgroup.mount_point()))
-    recorder = ServiceRecorder(log, scope, known, _report, lost=source.lost if source else None)
+    recorder = ServiceRecorder(
+        log, scope, known, _report, lost=source.lost if source else None, datagrams=datagrams
+    )
     privileges.keep_only(privileges.KEPT_WHILE_LISTING)
     click.echo(READY, err=True)
     try:

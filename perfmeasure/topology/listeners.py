@@ -137,6 +137,9 @@ class ListenerTable:
             listed.add(found.cookie)
             pids = holders.get(found.inode)
             listener = self._live.get(found.cookie)
+            if listener is not None and listener.is_v6only != found.is_v6only:
+                listener.is_v6only = found.is_v6only  # which the program for UDP cannot see
+                self._tell(listener)
             if listener is None and pids:
                 self._found(netns, found, self._known.process(processes.owner(pids)), unix_ts)
             elif listener is not None and pids and listener.process.pid not in pids:

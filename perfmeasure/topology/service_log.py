@@ -20,11 +20,19 @@ from perfmeasure.logfile import LogFile
 from perfmeasure.recordlog import BOOT_ID, Lines, RecordLog, now, start_line
 from perfmeasure.topology import processes
 from perfmeasure.topology.connections import ConnectionTable
+from perfmeasure.topology.datagram_source import DatagramSource
+from perfmeasure.topology.datagrams import DatagramTable, Owner
 from perfmeasure.topology.listeners import Listener, ListenerTable, ephemeral_ports, is_service
 from perfmeasure.topology.naming import Known
 from perfmeasure.topology.netlink import addresses
 from perfmeasure.topology.polling import ConnectionPoll
-from perfmeasure.topology.sockdiag import LISTENING, UNCONNECTED, Socket, SocketLister
+from perfmeasure.topology.sockdiag import (
+    CONNECTED_UDP,
+    LISTENING,
+    UNCONNECTED,
+    Socket,
+    SocketLister,
+)
 
 PROGRAM = "perfmeasure-services"
 LOG_NAME = "services.log"
@@ -60,6 +68,7 @@ class ServiceRecorder:
         report: takes one sentence for people.
         lost: tells what the kernel's records lost since the start, by kind; None where connections
             are polled.
+        datagrams: what the kernel counts of UDP; None where it does not.
         pids: gives the processes that may be ours; all of the machine, if it is not given.
 
     Raises:
@@ -74,6 +83,7 @@ class ServiceRecorder:
         report: Callable[[str], None],
         *,
         lost: Callable[[], dict[str, int]] | None,
+        datagrams: DatagramSource | None = None,
         pids: Callable[[], list[int]] = existing.pids_of_machine,
     ) -> None:
         self._scope = scope
@@ -101,7 +111,19 @@ class ServiceRecorder:
                 f"sockets cannot be listed ({error.strerror})",
                 next_step="load the kernel's modules tcp_diag and udp_diag",
             ) from error
-        self._lost = lost or (self._poll.lost if self._poll else dict)
+        self._losses = [lost or (self._poll.lost if self._poll else dict)]
+        self._datagrams = None
+        if datagrams is not None:
+            self._losses.append(datagrams.lost)
+            self._datagrams = DatagramTable(
+                datagrams,
+                known,
+                self.listeners,
+                boot_id=boot_id,
+                netns=scope.netns,
+                is_service=lambda port: port not in self._ephemeral,
+            )
+            self._adopt(datagrams)
         self._log = RecordLog(log, report, self._head)
         self._next_poll = 0.0
         self._next_housekeeping = 0.0
@@ -120,6 +142,8 @@ class ServiceRecorder:
     def look(self) -> None:
         """Write what has come and what is due; to be called some times a second."""
         moment = time.monotonic()
+        if self._datagrams is not None:
+            self._datagrams.take_events(read_pair())
         if self._poll is not None:
             self._write("service_connection", self._poll.ended(now()))
         if moment >= self._next_poll:
@@ -142,6 +166,9 @@ class ServiceRecorder:
             self._write("service_connection", self._poll.poll(listed_at))
         else:
             self._write("service_connection", self._connections.flush(read_pair()))
+        if self._datagrams is not None:
+            self._datagrams.take_events(read_pair())
+            self._write("service_connection", self._datagrams.flush(read_pair()))
 
     def stop(self, reason: str) -> None:
         """Write the last state of everything, and an orderly end."""
@@ -151,6 +178,19 @@ class ServiceRecorder:
         self._lister.close()
         if self._poll is not None:
             self._poll.close()
+
+    def _adopt(self, datagrams: DatagramSource) -> None:
+        """Tell the kernel's program whose the UDP sockets are that were there before it."""
+        holders = processes.holders(self._pids())
+        for one in self._lister.list(socket.IPPROTO_UDP, UNCONNECTED | CONNECTED_UDP):
+            if pids := holders.get(one.inode):
+                process = self._known.process(processes.owner(pids))
+                command = process.command.encode()[:15]
+                owner = Owner(one.cgroup_id, process.pid, self._scope.netns, 1, command)
+                datagrams.adopt(one.cookie, owner)
+
+    def _lost(self) -> dict[str, int]:
+        return {what: count for lost in self._losses for what, count in lost().items()}
 
     def _listed(self) -> list[Socket]:
         """Return the listeners there are; in a measurement those of its control group."""
