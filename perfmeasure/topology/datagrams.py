@@ -1,7 +1,7 @@
 """Who sends datagrams to whom: the layouts of the kernel program, and the lines of the log.
 
-The layouts are the structures of ``bpf/datagrams.bpf.c``. UDP has no connections: here one is what a
-socket and one peer exchange until the socket is closed, or both have been silent for a minute.
+The layouts are the structures of ``bpf/datagrams.bpf.c``. UDP has no connections: here one is what
+a socket and one peer exchange until the socket is closed, or both have been silent for a minute.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class DatagramTable:
         self._listeners.opened(
             Listener(
                 event.cookie, self._netns, "udp", event.ip, event.port, False, process, "", bound_at
-            )  # fmt: skip
+            )
         )
 
     def _line(self, peer: Peer, pair: ClockPair, end_ns: int | None) -> dict[str, Any]:

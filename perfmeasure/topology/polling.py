@@ -67,6 +67,7 @@ class ConnectionPoll:
         self._live: dict[int, _Live] = {}
         self._had_strangers = True
         self._gone = DestroyWatch()
+        self._ends: list[Socket] = []
 
     def close(self) -> None:
         """Close what is open."""
@@ -76,11 +77,19 @@ class ConnectionPoll:
         """Return how often ends of connections were lost since the start."""
         return {"destroy_overruns": self._gone.overruns}
 
+    def read(self) -> bool:
+        """Read which sockets have gone; return whether there are connections that were not listed.
+
+        Who listens should be listed then, before `ended` asks for it.
+        """
+        self._ends += self._gone.read()
+        return any(one.remote_port and one.cookie not in self._live for one in self._ends)
+
     def ended(self, unix_ts: float) -> list[dict[str, Any]]:
-        """Return the lines of connections that have gone since the last call."""
+        """Return the lines of the connections that `read` found gone."""
         lines = []
-        all_gone = self._gone.read()
-        for gone in all_gone:
+        ends, self._ends = self._ends, []
+        for gone in ends:
             if gone.protocol != socket.IPPROTO_TCP or not gone.remote_port:
                 continue
             live = self._live.pop(gone.cookie, None)
@@ -96,7 +105,7 @@ class ConnectionPoll:
             line["state"] = "closed"
             line["source"] = "polling" if is_from_list else "destroy"
             lines.append(line)
-        for gone in all_gone:  # after their connections, which they say the side of
+        for gone in ends:  # after their connections, which they say the side of
             self._listeners.closed(gone.cookie, unix_ts)
         return lines
 

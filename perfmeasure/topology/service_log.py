@@ -145,6 +145,8 @@ class ServiceRecorder:
         if self._datagrams is not None:
             self._datagrams.take_events(read_pair())
         if self._poll is not None:
+            if self._poll.read():
+                self._list_listeners(now())
             self._write("service_connection", self._poll.ended(now()))
         if moment >= self._next_poll:
             self.poll()
@@ -160,8 +162,7 @@ class ServiceRecorder:
             self._addresses = found
             self._log.write([self._instance()])
         listed_at = now() if self._next_poll else self._scope.began_unix_ts
-        sockets = self._listed()
-        self.listeners.reconcile(self._scope.netns, sockets, self._holders(sockets), listed_at)
+        self._list_listeners(listed_at)
         if self._poll is not None:
             self._write("service_connection", self._poll.poll(listed_at))
         else:
@@ -178,6 +179,10 @@ class ServiceRecorder:
         self._lister.close()
         if self._poll is not None:
             self._poll.close()
+
+    def _list_listeners(self, unix_ts: float) -> None:
+        sockets = self._listed()
+        self.listeners.reconcile(self._scope.netns, sockets, self._holders(sockets), unix_ts)
 
     def _adopt(self, datagrams: DatagramSource) -> None:
         """Tell the kernel's program whose the UDP sockets are that were there before it."""

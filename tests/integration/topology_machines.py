@@ -21,8 +21,9 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -209,22 +210,51 @@ def three_machines() -> Iterator[Machines]:
 
 
 class Agent:
-    """``perfmeasure topology collect`` on one machine, ready when it is made."""
+    """``perfmeasure topology collect`` on one machine.
 
-    def __init__(self, machine: Machine, prefix: Path, *options: str) -> None:
+    Args:
+        machine: where, and what it is called there.
+        prefix: its data directory.
+        options: more of the command line.
+        wrapper: a program that starts it.
+        home: run it here, and not in the machine, which need not be made.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        prefix: Path,
+        *options: str,
+        wrapper: tuple[str, ...] = (),
+        home: bool = False,
+    ) -> None:
         self.log = prefix / "services" / "services.log"
-        argv = [sys.executable, "-m", "perfmeasure", "topology", "collect", "-o", str(prefix)]
+        argv = [*wrapper, sys.executable, "-m", "perfmeasure", "topology", "collect"]
+        argv += ["-o", str(prefix)]
         argv += ["--instance-id", machine.name, *options]
-        with machine.inside():
-            self._process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+        with contextlib.nullcontext() if home else machine.inside():
+            self._process = subprocess.Popen(argv, stderr=subprocess.PIPE)
         self.pid = self._process.pid
 
-    def until_ready(self) -> None:
-        """Wait until it tells."""
+    def until_ready(self) -> list[str]:
+        """Wait until it tells; return what it said before."""
         assert self._process.stderr is not None
-        assert select.select([self._process.stderr], [], [], LIMIT_SECONDS)[0]
-        said = self._process.stderr.readline()
-        assert said == "READY\n", said + self._process.stderr.read()
+        descriptor = self._process.stderr.fileno()
+        said = b""
+        while not said.endswith(b"READY\n"):
+            assert select.select([descriptor], [], [], LIMIT_SECONDS)[0], said
+            data = os.read(descriptor, 1 << 16)
+            assert data, said
+            said += data
+        return said.decode().splitlines()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "not in time"
+            assert self._process.poll() is None, "the agent ended"
+            time.sleep(0.05)
 
     def stop(self) -> tuple[int, str]:
         """End it in order; return its exit status and what it said."""
@@ -235,7 +265,7 @@ class Agent:
         except subprocess.TimeoutExpired:
             self._process.kill()
             said = self._process.communicate()[1]
-        return self._process.returncode, said
+        return self._process.returncode, said.decode()
 
     def records(self, kind: str = "") -> list[dict[str, Any]]:
         """Return the lines of its log, or those of a kind."""
@@ -416,11 +446,32 @@ def _call(*words: str) -> None:
                 sock.recv(1 << 16)
 
 
+_held: list[socket.socket] = []
+
+
+def _hold(protocol: str, ip: str, port: str, sent: str, wanted: str) -> None:
+    """Call, and keep the connection open until told to release it."""
+    sock = _socket(protocol, ip)
+    sock.connect((ip, int(port)))
+    sock.sendall(_HEADER.pack(int(sent), int(wanted)).ljust(int(sent), b"x"))
+    _read(sock, int(wanted))
+    _held.append(sock)
+
+
+def _release() -> None:
+    while _held:
+        _held.pop().close()
+
+
+_DOES = {"listen": _listen, "call": _call, "hold": _hold, "release": _release}
+
+
 def _main(name: str) -> None:
     Path("/proc/self/comm").write_text(name)
     for line in sys.stdin:
         what, *words = line.split()
-        (_listen if what == "listen" else _call)(*words)
+        does: Callable[..., None] = _DOES[what]
+        does(*words)
         sys.stdout.write("done\n")
         sys.stdout.flush()
 
