@@ -115,7 +115,7 @@ def of_measurement(prefix: Path) -> Namer:
     def name(process: Process, _ports: Iterable[int]) -> str:
         for argument in processes.command_line(process.pid):
             path = Path(argument)
-            if not path.is_absolute() or not path.is_relative_to(prefix):
+            if prefix not in path.parents:
                 continue
             folder, *inside = path.relative_to(prefix).parts
             if folder == "testnet" and inside:

@@ -463,15 +463,19 @@ def _release() -> None:
         _held.pop().close()
 
 
-_DOES = {"listen": _listen, "call": _call, "hold": _hold, "release": _release}
+_DOES: dict[str, Callable[..., None]] = {
+    "listen": _listen,
+    "call": _call,
+    "hold": _hold,
+    "release": _release,
+}
 
 
 def _main(name: str) -> None:
     Path("/proc/self/comm").write_text(name)
     for line in sys.stdin:
         what, *words = line.split()
-        does: Callable[..., None] = _DOES[what]
-        does(*words)
+        _DOES[what](*words)
         sys.stdout.write("done\n")
         sys.stdout.flush()
 
