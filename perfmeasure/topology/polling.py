@@ -30,6 +30,8 @@ class _Live:
     first_unix_ts: float
     process: Process | None = None
     bytes_told: tuple[int, int] = (-1, -1)
+    """As the kernel counted them: with the peer's FIN, if that had arrived."""
+    has_fin: bool = True
 
 
 class ConnectionPoll:
@@ -100,7 +102,11 @@ class ConnectionPoll:
                     continue
                 live = _Live(unix_ts)
             line = self._line(gone, live)
-            line["bytes_received"] = max(0, gone.bytes_received - 1)  # which was the FIN
+            # A FIN counts as a byte; of one that came since the listing is only known that it is
+            # likely: a socket that was closed before may have gone without it.
+            is_as_listed = gone.bytes_received == live.bytes_told[1]
+            has_fin = live.has_fin if is_as_listed else True
+            line["bytes_received"] = max(0, gone.bytes_received - has_fin)
             line["end_unix_ts"] = unix_ts
             line["state"] = "closed"
             line["source"] = "polling" if is_from_list else "destroy"
@@ -133,8 +139,9 @@ class ConnectionPoll:
             if live is None or one.state in _CONNECTING or live.bytes_told == numbers:
                 continue
             live.bytes_told = numbers
+            live.has_fin = one.state in _FIN_ARRIVED
             line = self._line(one, live)
-            line["bytes_received"] = one.bytes_received - (one.state in _FIN_ARRIVED)
+            line["bytes_received"] = one.bytes_received - live.has_fin
             line["state"] = "open"
             line["source"] = "polling"
             lines.append(line)

@@ -172,10 +172,12 @@ def test_by_polling_what_lives_is_told_with_its_process_and_the_rest_by_its_end(
     assert len(connections) == 21
     (held,) = (line for line in connections if line["bytes_sent"] == 70)
     assert (held["source"], held["service"], held["side"]) == ("polling", "app", "active")
-    assert held["bytes_received"] == 2000
     for line in connections:
         assert line["source"] in ("polling", "destroy")
-        assert (line["bytes_sent"], line["bytes_received"]) in ((64, 1000), (70, 2000))
+        is_held = line["bytes_sent"] == 70
+        assert is_held or line["bytes_sent"] == 64
+        # Of what was seen by its end alone it is not known whether a FIN is in it.
+        assert line["bytes_received"] in ((1999, 2000) if is_held else (999, 1000))
         assert ("service" in line) == (line["source"] == "polling")
     # The listener is known, so the other end has a name even if nothing but its end was seen.
     there = last_of_each(running["data"].records(), "service_connection", "id")

@@ -7,7 +7,7 @@ import pytest
 
 from perfmeasure.clock import ClockPair
 from perfmeasure.flows.connections import ORIGINS, SIDES, STATES, Flag, Record
-from perfmeasure.topology import naming
+from perfmeasure.topology import processes
 from perfmeasure.topology.connections import ConnectionTable
 from perfmeasure.topology.listeners import Listener, ListenerTable
 from perfmeasure.topology.naming import Known, by_rules
@@ -21,7 +21,7 @@ _BOOT = "83df3e82-9731-42c8-b042-e6fa74b517fd"
 @pytest.fixture(autouse=True)
 def _processes(monkeypatch: pytest.MonkeyPatch) -> None:
     live = {7: Process(7, 1, "app", "/"), 9: Process(9, 1, "web", "/")}
-    monkeypatch.setattr(naming.processes, "look_at", live.get)
+    monkeypatch.setattr(processes, "look_at", live.get)
 
 
 def record(**fields: Any) -> Record:

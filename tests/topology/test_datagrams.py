@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from perfmeasure.clock import ClockPair
-from perfmeasure.topology import naming
+from perfmeasure.topology import processes
 from perfmeasure.topology.datagrams import DatagramTable, Event, Owner, Peer
 from perfmeasure.topology.listeners import Listener, ListenerTable
 from perfmeasure.topology.naming import Known, by_rules
@@ -18,7 +18,7 @@ _OWNER = Owner(0, 7, 42, 0, b"dns".ljust(16, b"\0"))
 
 @pytest.fixture(autouse=True)
 def _processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(naming.processes, "look_at", {7: Process(7, 1, "dns", "/")}.get)
+    monkeypatch.setattr(processes, "look_at", {7: Process(7, 1, "dns", "/")}.get)
 
 
 def peer(**fields: Any) -> Peer:

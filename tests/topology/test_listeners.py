@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from perfmeasure.flows.connections import STATES
-from perfmeasure.topology import naming
+from perfmeasure.topology import processes
 from perfmeasure.topology.listeners import (
     Listener,
     ListenerTable,
@@ -39,7 +39,7 @@ class Table:
 
 @pytest.fixture(autouse=True)
 def _processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(naming.processes, "look_at", _PROCESSES.get)
+    monkeypatch.setattr(processes, "look_at", _PROCESSES.get)
 
 
 def listener(cookie: int, port: int, pid: int, unix_ts: float) -> Listener:

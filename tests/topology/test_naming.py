@@ -110,8 +110,8 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.live: dict[int, Process] = {}
         self.looks = 0
-        monkeypatch.setattr(naming.processes, "look_at", self.look_at)
-        monkeypatch.setattr(naming.processes, "start_ticks", self.start_ticks)
+        monkeypatch.setattr(processes, "look_at", self.look_at)
+        monkeypatch.setattr(processes, "start_ticks", self.start_ticks)
         monkeypatch.setattr(naming, "_CHECK_SECONDS", 0.0)
 
     def look_at(self, pid: int) -> Process | None:

@@ -105,7 +105,9 @@ def test_a_connection_has_its_bytes_and_its_end_has_them_too(lister: SocketListe
             gone |= {one.cookie: one for one in watch.read()}
         end = gone[found.cookie]
         assert end.protocol == _TCP
-        assert (end.bytes_sent, end.bytes_received) == (sent, answered + 1)  # the FIN
+        assert end.bytes_sent == sent
+        # The FIN, or not: a socket that was closed may have gone before it came.
+        assert end.bytes_received in (answered, answered + 1)
         assert watch.overruns == 0
 
 
