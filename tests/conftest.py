@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["scheduling", "testnet_fixture"]
+pytest_plugins = ["scheduling", "testnet_fixture", "topology_fixture"]
 
 TESTS = Path(__file__).resolve().parent
 IN_CI = os.environ.get("CI") == "true"
