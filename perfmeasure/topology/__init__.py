@@ -1,0 +1,1 @@
+"""Which services there are and who calls whom: collection, agent and export."""
