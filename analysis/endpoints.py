@@ -23,7 +23,9 @@ _NEVER = 1e11  # Unix seconds; what has no end ends then
 
 def unmapped(column: str) -> str:
     """Return the SQL of an address without its mapping of IPv4 into IPv6."""
-    return f"if(starts_with({column}, '::ffff:') AND contains({column}, '.'), {column}[8:], {column})"
+    return (
+        f"if(starts_with({column}, '::ffff:') AND contains({column}, '.'), {column}[8:], {column})"
+    )
 
 
 def is_loopback(column: str) -> str:

@@ -18,18 +18,19 @@ SLACK_SECONDS = 2.0
 """How far the clocks of two machines may be apart."""
 _REPORTS_AT_ONCE = 1_000_000
 
+_IS_INSIDE = f"{is_loopback('local_ip')} OR {is_loopback('remote_ip')}"
 # Ends of the same ports in one pass, so that what has to be in memory stays small.
 _CANDIDATE = f"""
 CREATE TEMP TABLE candidate AS
 WITH accepted AS (
     SELECT row, instance_id, protocol, remote_ip AS caller_ip, remote_port AS caller_port,
            local_ip AS callee_ip, local_port AS callee_port, start_ts, end_ts,
-           if({is_loopback("local_ip")}, {own_scope()}, '') AS scope
+           if({_IS_INSIDE}, {own_scope()}, '') AS scope
     FROM directed WHERE NOT is_caller AND remote_port % {{passes}} = {{number}}),
 called AS (
     SELECT row, instance_id, protocol, local_ip AS caller_ip, local_port AS caller_port,
            remote_ip AS callee_ip, remote_port AS callee_port, start_ts, end_ts,
-           if({is_loopback("local_ip")}, {own_scope()}, '') AS scope
+           if({_IS_INSIDE}, {own_scope()}, '') AS scope
     FROM directed WHERE is_caller AND local_port % {{passes}} = {{number}}),
 found AS (
     SELECT c.row AS caller, a.row AS callee, c.instance_id <> a.instance_id AS is_elsewhere,

@@ -143,9 +143,7 @@ def write(folder: Path, tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> No
                 ).write_parquet(str(folder / f"{name}.parquet"), compression="zstd")
 
 
-def read_logs(
-    logs: Sequence[Input], folder: Path, facts_of: FactsOf = scan.facts
-) -> Collection:
+def read_logs(logs: Sequence[Input], folder: Path, facts_of: FactsOf = scan.facts) -> Collection:
     """Write the rows of logs of services, in any order, into a folder as ``NAME.parquet``.
 
     Raises:
@@ -210,7 +208,10 @@ class _Parts:
                 parts = []
                 for key in sorted(key for key in self._paths if key[0] == table):
                     starts = self._paths.get(("starts", key[1]), nothing)
-                    for view, path, kind in (("raw", self._paths[key], table), ("starts", starts, "starts")):
+                    for view, path, kind in (
+                        ("raw", self._paths[key], table),
+                        ("starts", starts, "starts"),
+                    ):
                         cursor.read_json(
                             str(path), format="newline_delimited", columns=_OF_A_LOG[kind]
                         ).create_view(view, replace=True)
@@ -257,7 +258,11 @@ def _of_service(fact: ServiceSeen, ts: float) -> _Rows:
 
 
 def _of_connection(fact: ServiceConnectionSeen, ts: float) -> _Rows:
-    row = {**fact._asdict(), **dict.fromkeys(("pid", "bytes_sent", "bytes_received")), **fact.numbers}
+    row = {
+        **fact._asdict(),
+        **dict.fromkeys(("pid", "bytes_sent", "bytes_received")),
+        **fact.numbers,
+    }
     del row["numbers"]
     row["told_ts"] = ts
     for field in ("service", "start_unix_ts", "end_unix_ts"):

@@ -157,9 +157,7 @@ def parquet(document: Mapping[str, Any]) -> bytes:
         lines, path = Path(folder, "edges.json"), Path(folder, "edges.parquet")
         lines.write_text("".join(jsonio.compact(edge) + "\n" for edge in document["edges"]))
         with sql.cursor() as cursor:
-            found = cursor.read_json(
-                str(lines), format="newline_delimited", columns=_EDGE_COLUMNS
-            )
+            found = cursor.read_json(str(lines), format="newline_delimited", columns=_EDGE_COLUMNS)
             found.write_parquet(str(path), compression="zstd")
         return path.read_bytes()
 
