@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfmeasure.analysis import topology
 from perfmeasure.analysis.endpoints import is_loopback, unmapped
-from perfmeasure.analysis.topology import SOURCES, Joined, Window
+from perfmeasure.analysis.topology import Joined, Window
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,7 +60,7 @@ SELECT CASE source_kind WHEN 'service' THEN {{source}}
                  || {_place("peer_ip", "port")} END AS target,
        source_kind, source_instance, source_service, source_pid, target_kind,
        if(target_kind = 'unattributed', instance_id, target_instance) AS target_instance,
-       target_service, target_pid, peer_ip, candidates, protocol, port, is_inferred, sources,
+       target_service, target_pid, peer_ip, candidates, protocol, port, is_inferred, source AS known_from,
        connections, bytes_sent, bytes_received, first_unix_ts, last_unix_ts
 FROM kinds
 """  # noqa: S608 - all of it is ours
@@ -78,7 +78,8 @@ _EDGES = f"""
 SELECT if(source_kind = 'external' AND s.id IS NULL, '{_OTHER}', source) AS source,
        if(target_kind = 'external' AND t.id IS NULL, '{_OTHER}', target) AS target,
        protocol, port, sum(bytes_sent), sum(bytes_received), sum(connections),
-       min(first_unix_ts), max(last_unix_ts), bit_or(sources), bool_or(is_inferred)
+       min(first_unix_ts), max(last_unix_ts), list_sort(list(DISTINCT known_from)),
+       bool_or(is_inferred)
 FROM named LEFT JOIN kept s ON s.id = source LEFT JOIN kept t ON t.id = target
 GROUP BY ALL
 ORDER BY sum(bytes_sent) + sum(bytes_received) DESC, 1, 2, protocol, port
@@ -166,7 +167,7 @@ class _Graph:
                 "connections": int(connections),
                 "first_unix_ts": first,
                 "last_unix_ts": last,
-                "sources": _names(sources),
+                "sources": sources,
                 "is_inferred": is_inferred,
             }
             for (
@@ -245,9 +246,3 @@ class _Graph:
             if relay := places.get((node.get("ip"), node.get("port"))):
                 names = zip(("fingerprint", "nickname"), relay, strict=True)
                 node.update((name, text) for name, text in names if text)
-
-
-def _names(sources: int) -> list[str]:
-    """Return the names of the sources whose bits are set."""
-    names = [name for name, bit in SOURCES.items() if sources & bit]
-    return names + ["other"] * (sources >= 2 * max(SOURCES.values()))

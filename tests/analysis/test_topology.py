@@ -103,7 +103,7 @@ def test_a_result_that_does_not_add_up_is_none(
         "FROM (FROM read_parquet({path}) UNION ALL FROM read_parquet({path})) f",
     )
     monkeypatch.setattr(topology, "_EDGE", twice)
-    with pytest.raises(PerfmeasureError, match="1 connections counted are not the sum"):
+    with pytest.raises(PerfmeasureError, match="1 connections of the input are not the sum"):
         coverage(tmp_path, row())
 
 
