@@ -1,0 +1,1 @@
+"""Which service calls which, across machines: what is collected, exported and fetched of it."""
