@@ -11,7 +11,7 @@ import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import connectionscan, events, sql, tgenscan, windowscan
+from perfmeasure.analysis import connectionscan, events, servicescan, sql, tgenscan, windowscan
 from perfmeasure.analysis.clocksteps import ClockPair
 from perfmeasure.analysis.source import Kind
 
@@ -51,6 +51,16 @@ _KINDS: dict[Kind, dict[str, type[NamedTuple]]] = {
         "started": connectionscan.CollectorStarted,
         "clock_pair": ClockPair,
         "connection": connectionscan.ConnectionSeen,
+        "lost": connectionscan.CollectorLost,
+        "absent": connectionscan.CollectorAbsent,
+    },
+    Kind.SERVICES: {
+        "started": servicescan.ServicesStarted,
+        "instance": servicescan.InstanceSeen,
+        "service": servicescan.ServiceSeen,
+        "connection": servicescan.ServiceConnectionSeen,
+        "traffic": servicescan.TrafficSeen,
+        "relay": servicescan.RelaySeen,
         "lost": connectionscan.CollectorLost,
         "absent": connectionscan.CollectorAbsent,
     },

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from perfmeasure.analysis import factfile, windowscan
 from perfmeasure.analysis.connectionscan import ConnectionScan
+from perfmeasure.analysis.servicescan import ServiceScan
 from perfmeasure.analysis.source import Counts, Input, Kind
 from perfmeasure.analysis.tgenscan import TgenScan
 from perfmeasure.analysis.torctlscan import TorctlScan
@@ -46,11 +47,13 @@ def facts(log: Input, *, is_whole: bool) -> Iterator[list[Fact]]:
         return
     # What cannot be read twice is read whole at once.
     is_whole = is_whole or log.path is None
-    scan: TgenScan | TorctlScan | ConnectionScan
+    scan: TgenScan | TorctlScan | ConnectionScan | ServiceScan
     if log.kind is Kind.TGEN:
         scan = TgenScan(is_whole=is_whole)
     elif log.kind is Kind.TORCTL:
         scan = TorctlScan()
+    elif log.kind is Kind.SERVICES:
+        scan = ServiceScan()
     else:
         scan = ConnectionScan()
     for first, lines in log.batches():

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from perfmeasure.analysis import windowscan
+from perfmeasure.analysis import unknown, windowscan
 from perfmeasure.analysis.compression import BLOCK_BYTES, plain_blocks
 from perfmeasure.analysis.remote import RemotePath
 from perfmeasure.errors import InputError
@@ -37,8 +37,9 @@ _EXAMPLES = 5
 # Folders of a measurement that hold no logs, or logs of others.
 _FOLDERS_PASSED_OVER = frozenset({"docroot", "htdocs", "private", "testnet", "packets", "levels"})
 _LOG_NAME = re.compile(
-    r".*(?:tgen|torctl|connections)\.log.*|perfmeasure_.*\.(?:windows|accounting)\.parquet"
+    r".*(?:tgen|torctl|connections|services)\.log.*|perfmeasure_.*\.(?:windows|accounting)\.parquet"
 )
+_ROLES = frozenset({"kernel", "services"})  # and those of `_SIDE_NAME`
 _COMPRESSED = re.compile(r"(.+)\.(?:gz|xz|zst)\Z")
 _SIDE_NAME = re.compile(r"(?:tgen|tor)-(client|server)")
 
@@ -54,11 +55,15 @@ _TORCTL_LINE = re.compile(
     _STAMP
     + rb"(?:650[ +-]|Starting torctl |NOTICE BOOTSTRAP |\[(?:WARNING|GAP|LOST|CLOCK|RELAY)\] )"
 )
+_UNIX_TS = rb'","unix_ts":(\d{9,10}\.\d{1,9})[,}]'
 _CONNECTIONS_LINE = re.compile(
-    rb'\{"record":"(?:connection|clock|lost|absent|stop|start(?=".{1,60}"perfmeasure-connections"))",'
-    rb'"unix_ts":(\d{9,10}\.\d{1,9})[,}]'
+    rb'\{"record":"(?:connection|start(?=".{1,60}"perfmeasure-connections"))' + _UNIX_TS
 )
-_TOR_OWN_LINE = re.compile(rb"[A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d\.\d{3} \[")
+_SERVICES_LINE = re.compile(
+    rb'\{"record":"(?:instance|service|service_connection|network_traffic|relay'
+    rb'|start(?=".{1,60}"perfmeasure-services"))' + _UNIX_TS
+)
+_LINE_OF_EITHER = re.compile(rb'\{"record":"(?:clock|lost|absent|stop)' + _UNIX_TS)
 
 
 Fact = tuple[int, float, NamedTuple]
@@ -74,6 +79,7 @@ class Kind(enum.StrEnum):
     TGEN = "tgen"
     TORCTL = "torctl"
     CONNECTIONS = "connections"
+    SERVICES = "services"
     WINDOWS = "windows"
     EMPTY = "empty"
     UNKNOWN = "unknown"
@@ -83,6 +89,7 @@ _FIRST_LINES = {
     Kind.TGEN: _TGEN_LINE,
     Kind.TORCTL: _TORCTL_LINE,
     Kind.CONNECTIONS: _CONNECTIONS_LINE,
+    Kind.SERVICES: _SERVICES_LINE,
 }
 LOGS = frozenset({*_FIRST_LINES, Kind.WINDOWS})
 """The kinds that the analysis can use."""
@@ -231,15 +238,20 @@ class Input:
             self.first_unix_ts = self.last_unix_ts = began
             return
         head = next(plain_blocks(iter([stored]), lambda _: None), b"")[:_HEAD_BYTES]
-        lines = head.split(b"\n")
-        for line in lines:
+        first = None
+        for line in head.split(b"\n"):
+            first = first or _LINE_OF_EITHER.match(line)
             for kind, pattern in _FIRST_LINES.items():
                 if stamp := pattern.match(line):
                     self.kind = kind
-                    self.first_unix_ts = self.last_unix_ts = float(stamp[1])
+                    self.first_unix_ts = self.last_unix_ts = float((first or stamp)[1])
                     return
+        if first:  # nothing in it tells which of the two it is, and nothing depends on it
+            self.kind = Kind.CONNECTIONS
+            self.first_unix_ts = self.last_unix_ts = float(first[1])
+            return
         self.kind = Kind.UNKNOWN if stored else Kind.EMPTY
-        self.looks_like = _looks_like(stored, head)
+        self.looks_like = unknown.looks_like(stored, head)
 
 
 def sha256_of(log: Input) -> str:
@@ -270,36 +282,11 @@ def last_stamp(lines: list[bytes], otherwise: float) -> float:
     return otherwise
 
 
-def _looks_like(stored: bytes, head: bytes) -> str:
-    """Say in a few words what a file is that we do not know."""
-    if not stored:
-        return "an empty file"
-    text = head.lstrip()
-    if not text:
-        return "compressed data that cannot be unpacked or hold nothing"
-    if _TOR_OWN_LINE.match(text):
-        return "tor's own log (the control port's events, torctl, are needed)"
-    for start, name in (
-        (b"{", "a JSON document (a database is not analysed again)"),
-        (b"<?xml", "an XML document"),
-        (b"<", "an HTML or XML document"),
-        (b"@type ", "a .tpf file"),
-        (b"\x7fELF", "a program"),
-        (b"PAR1", "a Parquet file without the time of its windows in its name"),
-    ):
-        if text.startswith(start):
-            return name
-    if b"\0" in head:
-        return "binary data"
-    first = text.split(b"\n", 1)[0][:80].decode("ascii", "replace").strip()
-    return f"text that begins with {first!r}"
-
-
 def find(paths: Iterable[Path | RemotePath]) -> list[Input]:
     """Return the logs in ``paths`` (files, folders, ``-`` for standard input), recognised.
 
-    A folder is walked for names that contain ``tgen.log``, ``torctl.log`` or ``connections.log``,
-    and for the Parquet files of windows.
+    A folder is walked for names that contain ``tgen.log``, ``torctl.log``, ``connections.log`` or
+    ``services.log``, and for the Parquet files of windows.
     The order is by time of the first line, then by name and place, whatever the order of the
     arguments.
 
@@ -392,7 +379,7 @@ def _root_of(folder: PurePath) -> PurePath:
     if folder.parts[-2:] == ("kernel", "windows"):
         folder = folder.parent
     for parent in (folder, *folder.parents):
-        is_a_role = _SIDE_NAME.search(parent.name) or folder == parent.parent / "kernel"
+        is_a_role = _SIDE_NAME.search(parent.name) or (parent == folder and folder.name in _ROLES)
         if "log_archive" not in parent.parts and not is_a_role:
             return parent
     return folder

@@ -23,6 +23,7 @@ _COMMANDS = {
     "record": "perfmeasure.recorder.commands:record_command",
     "console": "perfmeasure.recorder.terminal:console_command",
     "query": "perfmeasure.recorder.commands:query_command",
+    "topology": "perfmeasure.topology.commands:topology_command",
     "serve": "perfmeasure.web.commands:serve_command",
     "doctor": "perfmeasure.doctor:doctor_command",
 }

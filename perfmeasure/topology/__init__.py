@@ -1,1 +1,1 @@
-"""Which service calls which, across machines: what is collected, exported and fetched of it."""
+"""Which services there are and who calls whom: collection, agent and export."""
