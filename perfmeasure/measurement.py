@@ -29,18 +29,14 @@ from twisted.python.failure import Failure
 
 from perfmeasure.children import Children
 from perfmeasure.config import MeasureConfig
-from perfmeasure.errors import (
-    ControlError,
-    ExitStatus,
-    MeasurementError,
-    PerfmeasureError,
-)
+from perfmeasure.errors import ControlError, ExitStatus, MeasurementError, PerfmeasureError
 from perfmeasure.flows.recording import Recording
 from perfmeasure.lock import prefix_lock
 from perfmeasure.plan import Plan, find_address, make_plan
 from perfmeasure.progress import Progress
 from perfmeasure.publication import Publication
 from perfmeasure.recorder.packets import PacketRecording
+from perfmeasure.status import Status
 from perfmeasure.supervisor import Supervisor
 from perfmeasure.tally import Tally
 from perfmeasure.tgen.probe import probe
@@ -97,6 +93,7 @@ class Measurement:
             on_transfer=self._transfer_ended,
             on_complete=lambda: self._end(None),
         )
+        self._status = Status(plan.config, self._supervisor, self._tally, progress)
 
     async def run(self) -> int:
         """Measure, and return the exit status.
@@ -116,7 +113,7 @@ class Measurement:
 
     async def _run(self) -> int:
         config = self._config
-        config.docroot.mkdir(parents=True, exist_ok=True)
+        self._publication.show_page()
         web = docroot_service(
             config.docroot,
             config.http_port,
@@ -128,6 +125,7 @@ class Measurement:
         web.startService()
         self._progress.phase("web server")
         self._progress.done(f"serving {config.docroot} at {web.url}")
+        self._status.start()
         try:
             problem = await self._measure()
             try:
@@ -144,6 +142,7 @@ class Measurement:
                 self._progress.update(f"still serving at {web.url} (Ctrl-C stops)")
                 await self._interrupted
         finally:
+            self._status.stop()
             await web.stopService()
         return ExitStatus.DONE if has_success else ExitStatus.FAILED
 

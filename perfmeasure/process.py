@@ -122,6 +122,11 @@ class ChildProcess(Service):
         """Note that the child did what it is there for."""
         self._last_work = self._reactor.seconds()
 
+    @property
+    def idle_seconds(self) -> float:
+        """How long ago it last did what it is there for."""
+        return float(self._reactor.seconds()) - self._last_work
+
     def startService(self) -> None:
         """Start the child."""
         super().startService()
@@ -156,7 +161,7 @@ class ChildProcess(Service):
         limit = self.idle_limit_seconds
         if limit is None or self._transport is None:
             return
-        idle = self._reactor.seconds() - self._last_work
+        idle = self.idle_seconds
         if idle > limit:
             self._report(
                 f"{self.name} (pid {self.pid}) lives but has done no work for {idle:.0f} s: killed"

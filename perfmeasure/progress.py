@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -23,6 +24,9 @@ from perfmeasure.units import format_seconds
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+_WARNINGS_KEPT = 20
 
 
 @dataclass
@@ -46,15 +50,24 @@ class Progress:
 
     Args:
         stream: where to write; stderr when not given.
+
+    Attributes:
+        warnings: the last ones, each with its Unix time.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
+        self.warnings: deque[tuple[float, str]] = deque(maxlen=_WARNINGS_KEPT)
         self._open: dict[str, _Phase] = {}
         self._current: _Phase | None = None
         self._last_lines: dict[str, str] = {}
         self._live: Live | None = None
         self._console = Console(file=self._stream, highlight=False, markup=False, emoji=False)
+
+    @property
+    def open_lines(self) -> list[str]:
+        """What is going on: a line for each open phase."""
+        return [phase.line() for phase in self._open.values()]
 
     def phase(self, name: str) -> None:
         """Open the phase ``name``, or go back to it; `update` and `done` are then about it."""
@@ -88,6 +101,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """Say something that must not be overlooked, and stays."""
+        self.warnings.append((time.time(), text))
         self._print(f"warning: {text}", "yellow")
 
     def close(self) -> None:

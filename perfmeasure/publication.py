@@ -33,6 +33,7 @@ from perfmeasure.errors import (
 from perfmeasure.plan import find_address
 from perfmeasure.tether import tethered
 from perfmeasure.units import utc_date
+from perfmeasure.web.publisher import publish
 
 _TICK_SECONDS = 1.0
 _ROTATION_GRACE_SECONDS = 8.0
@@ -77,6 +78,14 @@ class Publication:
         self._period = self._period_of(time.time())
         self._dates_due: dict[str, bool] = {}
         """Days to publish, and whether each is over (or its logs have just rotated)."""
+
+    def show_page(self) -> None:
+        """Put the page in place, for those who look before there is anything to publish.
+
+        Raises:
+            MeasurementError: the docroot cannot be written.
+        """
+        publish(self._config.docroot, {})
 
     def start(self) -> None:
         """Begin to publish now and then, first of all the days that an earlier run left."""

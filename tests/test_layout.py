@@ -25,6 +25,7 @@ HOUSE_TESTS = {
     "test_layout.py": "this file",
     "test_run.py": "the script ./run",
     "test_wheel.py": "what is built and installed",
+    "web/test_page.py": "the page, in a browser",
 }
 
 # A plugin is nothing but a name for the module that it points to, whose test runs it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import importlib.util
 import os
 import re
 import stat
@@ -16,21 +17,29 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
 from perfmeasure import jsonio, units
 from perfmeasure.errors import InputError
+from perfmeasure.web import figures
 from perfmeasure.web.listing import Entry, is_public, table_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
 STATE_NAME = ".publisher.json"
 INDEX_NAMES = ("index.json", "index.xml", "index.html")
 LATEST_NAME = "latest.json"
+STATUS_NAME = "status.json"
+"""What a measurement that runs writes beside what is published."""
+NO_STATUS = jsonio.canonical(
+    {"type": "perfmeasure-status", "version": "1.0", "state": "none"}
+)
+"""What stands there when none ever ran: a page that asks again and again gets an answer."""
 
+_BOKEH_NAMES = ("bokeh-api.min.js", "bokeh.min.js")
 _BLOCK_BYTES = 1 << 20
 # A file whose time is this near may yet change without its time changing; it is hashed again.
 _UNSETTLED_NS = 2_000_000_000
@@ -150,12 +159,18 @@ def settled(records: Iterable[FileRecord]) -> dict[str, FileRecord]:
 def listed(records: Iterable[FileRecord]) -> tuple[list[FileRecord], list[str]]:
     """Return what an index lists, by name, and the names that no index can hold.
 
-    The page itself and the indexes are not listed: an index cannot have its own checksum.
+    The page with its figures, a measurement's status and the indexes are not listed: an index
+    cannot have its own checksum.
     """
-    hidden = {*INDEX_NAMES, *page_names()}
+    hidden = {*INDEX_NAMES, *page_names(), STATUS_NAME}
     hidden |= {name + ".gz" for name in hidden}
     candidates = sorted(
-        (record for record in records if record.name not in hidden), key=lambda record: record.name
+        (
+            record
+            for record in records
+            if record.name not in hidden and not record.name.startswith(f"{figures.FOLDER}/")
+        ),
+        key=lambda record: record.name,
     )
     return (
         [record for record in candidates if not _UNNAMEABLE.search(record.name)],
@@ -197,14 +212,25 @@ def _changed(record: FileRecord) -> datetime:
 
 
 def page_names() -> list[str]:
-    """Return the names of the page's own files, as they lie in the package."""
+    """Return the names of the page's own files: those of the package, and of Bokeh."""
     folder = resources.files("perfmeasure") / "docroot"
-    return sorted(file.name for file in folder.iterdir() if is_public(file.name))
+    own = (file.name for file in folder.iterdir() if is_public(file.name))
+    return sorted([*own, *_BOKEH_NAMES])
 
 
 def page_file(name: str) -> bytes:
     """Return one of the page's own files."""
+    if name in _BOKEH_NAMES:
+        return (_bokeh_folder() / name).read_bytes()
     return (resources.files("perfmeasure") / "docroot" / name).read_bytes()
+
+
+def _bokeh_folder() -> Path:
+    # Importing the package would take longer than all else that is done here.
+    spec = importlib.util.find_spec("bokeh")
+    assert spec is not None  # noqa: S101 - one of our dependencies
+    assert spec.origin is not None  # noqa: S101
+    return Path(spec.origin).parent / "server" / "static" / "js"
 
 
 def page_html(records: Iterable[FileRecord], latest_date: str) -> bytes:

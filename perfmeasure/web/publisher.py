@@ -6,6 +6,7 @@ so that the analysis of a day never delays a stamp or an HTTP client.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import lzma
 import re
@@ -22,7 +23,7 @@ from perfmeasure.errors import InputError, UsageError
 from perfmeasure.hostinfo import host_info
 from perfmeasure.logfile import compress_archive
 from perfmeasure.units import format_seconds, utc_date
-from perfmeasure.web import index
+from perfmeasure.web import figures, index
 from perfmeasure.web.staging import Staging, explained, locked
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.statistics import DestinationSummary
 
 _SOURCES = ("tgen-client", "tgen-server", "tor-client", "tor-server", "kernel")
+_DAYS_AT_ONCE = 30
+"""Of so many days figures are made in one publication; what is left, in the next."""
 _DATED_DATABASE = re.compile(r"(\d{4}-\d\d-\d\d)\.perfmeasure\.analysis\.json\.xz\Z")
 
 
@@ -82,6 +85,11 @@ def _publish_locked(
     with Staging(docroot, published) as staging:
         for name, content in files.items():
             staging.add(name, content)
+        if figures.INDEX_NAME not in {*files, *published}:
+            for name, content in figures.files_of_days(docroot, {}).items():
+                staging.add(name, content)
+        if index.STATUS_NAME not in published:
+            staging.add(index.STATUS_NAME, index.NO_STATUS, may_pack=False)
         for name in index.page_names():
             if name not in index.INDEX_NAMES:
                 staging.add(name, index.page_file(name))
@@ -162,6 +170,7 @@ def publish_day(
     if date >= _latest_date(docroot):
         files[index.LATEST_NAME] = text
     latest_date = date if index.LATEST_NAME in files else None
+    files |= _figures(docroot, date, document)
     published = publish(docroot, files, latest_date=latest_date)
     found = statistics.describe(document, since_unix_ts)
     warnings += [f"{name!r} has a name that no index can hold" for name in published.unlisted]
@@ -176,6 +185,24 @@ def publish_day(
         "warnings": warnings + _rejections(document),
         "seconds": time.monotonic() - began,
     }
+
+
+def _figures(docroot: Path, date: str, document: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the page's figures of a day, and of days that were published before there were any."""
+    from perfmeasure.analysis import database, dayfigures  # noqa: PLC0415
+
+    documents = {date: document}
+    known = {date, *figures.published_dates(docroot)}
+    for path in docroot.glob("*.perfmeasure.analysis.json.xz"):
+        match = _match_dated(path)
+        if match is not None and match[1] not in known and len(documents) < _DAYS_AT_ONCE:
+            with contextlib.suppress(InputError):
+                documents[match[1]] = database.load(path)
+    days = {}
+    for day, of_day in documents.items():
+        found = dayfigures.day_figures(of_day, day)
+        days[day] = (found.points, found.summary, found.transfers)
+    return figures.files_of_days(docroot, days)
 
 
 def _xz(text: bytes) -> bytes:

@@ -113,13 +113,14 @@ class Staging:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add(self, name: str, content: bytes | Path) -> None:
+    def add(self, name: str, content: bytes | Path, *, may_pack: bool = True) -> None:
         """Write one file, and its compressed sibling if it is of a kind that shrinks.
 
         Args:
             name: its path from the docroot, with slashes; every part is public, or the file is
                 one of the publisher's own hidden ones.
             content: its bytes, or a file to copy them from.
+            may_pack: without it there is no sibling, as of a file that somebody else replaces.
 
         Raises:
             OSError: the disk is full or fails.
@@ -130,7 +131,7 @@ class Staging:
             raise ValueError(f"{name!r} cannot be published")
         if (self._docroot / name).is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-        is_packed = PurePosixPath(name).suffix in _GZIP_SUFFIXES and not is_hidden
+        is_packed = may_pack and PurePosixPath(name).suffix in _GZIP_SUFFIXES and not is_hidden
         if self._is_published(name, content, is_packed=is_packed):
             self.unchanged.append(name)
             return

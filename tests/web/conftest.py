@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -98,6 +99,19 @@ def read_all(client: socket.socket) -> bytes:
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Served]]:
     """Call with a docroot, and limits when not the usual, to get a `Served`."""
+    with _serving() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_long() -> Iterator[Callable[..., Served]]:
+    """The same, served until the module's last test has ended."""
+    with _serving() as start:
+        yield start
+
+
+@contextmanager
+def _serving() -> Iterator[Callable[..., Served]]:
     running: list[Served] = []
 
     def start(docroot: Path, limits: Limits | None = None) -> Served:
