@@ -99,14 +99,15 @@ def flood(made: Cable, counter: FlowCounter, flows: int, packets: int) -> tuple[
 def _before_others() -> Iterator[None]:
     """Have the scheduler prefer this session to others on the machine for a while."""
     autogroup = Path("/proc/self/autogroup")
-    if not autogroup.exists():
+    words = autogroup.read_text().split() if autogroup.exists() else []
+    if not words:
         yield
         return
     autogroup.write_text("-20")
     try:
         yield
     finally:
-        autogroup.write_text("0")
+        autogroup.write_text(words[-1])  # "/autogroup-NUMBER nice VALUE"
 
 
 def _start(made: Cable, flows: int, packets: int, cpu: int) -> subprocess.Popen[str]:
