@@ -196,6 +196,6 @@ def test_ended_streams_leave_no_descriptor_and_no_timer(ends: Any, loop: Any) ->
     for _ in range(5):
         client, served = ends.pair(send_size_bytes=10, recv_size_bytes=10, timeout_seconds=60)
         loop.until(lambda c=client, s=served: c.has_ended and s[0].has_ended)
-    assert count() == before
+    assert count() <= before  # something of an earlier test may have ended only now
     assert not [call for call in loop.reactor.getDelayedCalls() if call.getTime() > 0]
     assert not ends.context.streams
