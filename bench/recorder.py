@@ -150,6 +150,16 @@ def bench_index(store: Path) -> None:
     )
 
 
+def connection_text(ends: dict[str, Array], pick: int) -> str:
+    """Return the key of a connection of the trace."""
+    a, b = (
+        f"{'.'.join(str(ends[end][pick] >> s & 255) for s in (24, 16, 8, 0))}"
+        f":{ends[f'{end}_port'][pick]}"
+        for end in ("a", "b")
+    )
+    return f"tcp {a} {b}"
+
+
 def bench_queries(store: Path, which: Array, rounds: int) -> None:
     """Ask for random packets' connections, each time opening the store anew."""
     rng = np.random.default_rng(7)
@@ -160,12 +170,7 @@ def bench_queries(store: Path, which: Array, rounds: int) -> None:
     for what in ("count", "packets"):
         times = []
         for pick in [*picks[:20], *picks]:  # the first ones warm the caches
-            a, b = (
-                f"{'.'.join(str(ends[end][pick] >> s & 255) for s in (24, 16, 8, 0))}"
-                f":{ends[f'{end}_port'][pick]}"
-                for end in ("a", "b")
-            )
-            node = Match(parse_key("connection4", f"tcp {a} {b}"))
+            node = Match(parse_key("connection4", connection_text(ends, pick)))
             begun = time.perf_counter()
             reader = Store(store)
             if what == "count":
@@ -182,6 +187,30 @@ def bench_queries(store: Path, which: Array, rounds: int) -> None:
             f"query ({what}) of one connection, {rounds} times: median {statistics.median(ms):.1f} "
             f"ms, 99 % {ms[int(len(ms) * 0.99)]:.1f} ms, longest {ms[-1]:.1f} ms"
         )
+
+
+def bench_cold(store: Path) -> None:
+    """Write the packets of large, middling and small connections that are on disk only."""
+    ends = connections(np.random.default_rng(20061117))
+    with Path(os.devnull).open("wb") as nowhere:
+        for pick in (0, 50, 1000):
+            node = Match(parse_key("connection4", connection_text(ends, pick)))
+            times = []
+            for _ in range(3):
+                for path in store.rglob("segments/*/*.pcap"):
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
+                        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                begun = time.perf_counter()
+                reader = Store(store)
+                counts = Counts()
+                write_pcap(reader.packets(node, counts), nowhere)
+                reader.close()
+                times.append(time.perf_counter() - begun)
+            print(
+                f"query from disk: {counts.packets} packets, {counts.bytes / 1e6:.1f} MB: "
+                f"{', '.join(f'{seconds:.3f}' for seconds in sorted(times))} s"
+            )
 
 
 def main() -> None:
@@ -204,6 +233,7 @@ def main() -> None:
         store = bench_recording(trace, folder, options.packets, options.rounds)
         bench_index(store)
         bench_queries(store, which, 200)
+        bench_cold(store)
 
 
 if __name__ == "__main__":

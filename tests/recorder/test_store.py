@@ -37,35 +37,6 @@ from tests.recorder.made import Timed
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def keys_of(frame: bytes) -> dict[str, list[str]]:
-    """Return the keys of every index under which a frame is found, from the tests' own decoder."""
-    return keys_of_fields(made.fields(frame))
-
-
-def keys_of_fields(found: made.Fields) -> dict[str, list[str]]:
-    if not found.src:
-        return {}
-    name = {6: "tcp", 17: "udp"}.get(found.protocol, str(found.protocol))
-    src, dst = (f"[{ip}]" if ":" in ip else ip for ip in (found.src, found.dst))
-    keys = {
-        "connection4": sorted(
-            {f"{name} {src}:{found.src_port} {dst}:{found.dst_port}",
-             f"{name} {dst}:{found.dst_port} {src}:{found.src_port}"}
-        ),
-        "connection3": [
-            f"{name} {src} {dst}:{found.dst_port}", f"{name} {dst} {src}:{found.src_port}"
-        ],
-        "connection2": [f"{src} {dst}", f"{dst} {src}"],
-        "ip": [found.src, found.dst],
-        "srcip": [found.src],
-        "dstip": [found.dst],
-    }  # fmt: skip
-    if found.src_port or found.dst_port:
-        keys["port"] = [str(found.src_port), str(found.dst_port)]
-        keys["srcport"], keys["dstport"] = [str(found.src_port)], [str(found.dst_port)]
-    return keys
-
-
 class Truth:
     """All packets in time order, and their places in it by every key."""
 
@@ -76,7 +47,7 @@ class Truth:
         self.records = [made.pcap([packet])[24:] for packet in ordered]
         places: dict[str, dict[str, list[int]]] = {name: defaultdict(list) for name in INDEXES}
         for place, packet in enumerate(ordered):
-            for index, keys in keys_of(packet.frame).items():
+            for index, keys in made.keys_of(packet.frame).items():
                 for key in set(keys):
                     places[index][key].append(place)
         self.by_key = {
@@ -331,7 +302,7 @@ def test_intervals_end_with_the_period_of_inactivity(inactivity_ms: int, tmp_pat
     writer.close()
     wanted: list[tuple[int, int]] = []
     for ts_ns, frame in sorted(packets):
-        if "9001" not in keys_of(frame).get("port", ()):
+        if "9001" not in made.keys_of(frame).get("port", ()):
             continue
         if wanted and ts_ns - wanted[-1][1] <= inactivity_ms * 10**6:
             wanted[-1] = (wanted[-1][0], ts_ns)
@@ -339,6 +310,18 @@ def test_intervals_end_with_the_period_of_inactivity(inactivity_ms: int, tmp_pat
             wanted.append((ts_ns, ts_ns))
     assert found == wanted
     assert len(wanted) > 1 or inactivity_ms == 10**6
+
+
+@pytest.mark.parametrize("size", [9018, 65549, 262_144])
+def test_large_frames_are_kept_whole(size: int, tmp_path: Path) -> None:
+    """The original took 8192 bytes of a frame."""
+    frame = made.ethernet(made.tcp("10.0.0.1", 80, "10.0.0.2", 1024)).ljust(size, b"x")
+    (tmp_path / "one.pcap").write_bytes(made.pcap([Timed(made.START_NS, frame)] * 2))
+    writer = StoreWriter(tmp_path / "store")
+    record(writer, tmp_path / "one.pcap")
+    writer.close()
+    found = answer(Store(tmp_path / "store"), Match(parse_key("port", "80")))
+    assert found == made.pcap([Timed(made.START_NS, frame)] * 2)[24:]
 
 
 def test_lost_packets_are_named_in_every_answer_that_they_touch(tmp_path: Path) -> None:
@@ -423,7 +406,7 @@ def compare_with_tshark(path: Path, folder: Path) -> int:
     assert len(rows) == len(frames)
     expected: dict[tuple[str, str], list[Timed]] = defaultdict(list)
     for row, frame in zip(rows, frames, strict=True):
-        keys = keys_of_fields(row)
+        keys = made.keys_of_fields(row)
         if row.protocol < 0:
             keys = {name: keys.get(name, []) for name in ("connection2", "ip", "srcip", "dstip")}
         for index, values in keys.items():
