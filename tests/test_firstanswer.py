@@ -14,7 +14,7 @@ from perfmeasure.errors import MeasurementError
 from perfmeasure.plan import Plan
 from perfmeasure.progress import Progress
 
-ADDRESS = f"{'a' * 55}d.onion"
+ADDRESS = "duckduckgogg42xjoc72x3sjasowoarfbgcmvfimaftt6twagswzczad.onion"
 
 
 class Host:
