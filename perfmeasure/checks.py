@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfmeasure.errors import MissingError
 from perfmeasure.flows import bpfcall, headers
+from perfmeasure.recorder import core, libpcap
 from perfmeasure.units import format_bytes
 
 if TYPE_CHECKING:
@@ -279,6 +280,31 @@ def check_raw_socket() -> Check:
         found = f"cannot open a packet socket: {os.strerror(error.errno or 0)}"
         return Check("raw socket", Status.MISSING, found, remedy)
     return Check("raw socket", Status.OK, "a packet socket opens")
+
+
+def check_libpcap() -> Check:
+    """Whether filters in pcap's language can be used."""
+    try:
+        return Check("libpcap", Status.OK, libpcap.version())
+    except MissingError as error:
+        found = f"{error.got}: no filter can be used"
+        return Check("libpcap", Status.WARNING, found, error.next_step)
+
+
+def check_native_core() -> Check:
+    """Whether the recorder's inner loops are the C extension, or numpy."""
+    name = "recorder core"
+    if core.IS_NATIVE:
+        return Check(name, Status.OK, "the C extension")
+    if os.environ.get(core.PLAIN_VARIABLE):
+        found, remedy = f"numpy ({core.PLAIN_VARIABLE} is set)", f"unset {core.PLAIN_VARIABLE}"
+    else:
+        found = "numpy, as no C extension was built"
+        remedy = (
+            "apt-get install --no-install-recommends gcc libc6-dev python3-dev, then install "
+            "perfmeasure anew (./run does it)"
+        )
+    return Check(name, Status.WARNING, f"{found}: the same packets, ten times slower", remedy)
 
 
 # ---- general ------------------------------------------------------------------------------------

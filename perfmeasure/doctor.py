@@ -29,7 +29,7 @@ PARTS: Mapping[str, tuple[Callable[[], Check], ...]] = {
         checks.check_tracefs,
         checks.check_cgroup,
     ),
-    "recorder": (checks.check_raw_socket,),
+    "recorder": (checks.check_raw_socket, checks.check_libpcap, checks.check_native_core),
     "general": (
         checks.check_clock,
         checks.check_clocksource,

@@ -11,6 +11,8 @@ import pytest
 
 from perfmeasure import checks
 from perfmeasure.checks import Status
+from perfmeasure.errors import MissingError
+from perfmeasure.recorder import core, libpcap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,6 +192,27 @@ def test_rights_are_refused_to_nobody(require: Callable[..., None], tmp_path: Pa
     assert "CAP_BPF" in remedy
     status, _, remedy = as_nobody(f"check_disk(Path({str(tmp_path)!r}))")
     assert (status, remedy) == ("missing", "choose another --prefix")
+
+
+def test_libpcap_is_told_by_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> str:
+        raise MissingError("libpcap", "libpcap.so.0.8 cannot be loaded", next_step="install it")
+
+    monkeypatch.setattr(libpcap, "version", lambda: "libpcap version 1.10.3")
+    assert checks.check_libpcap().found == "libpcap version 1.10.3"
+    monkeypatch.setattr(libpcap, "version", absent)
+    check = checks.check_libpcap()
+    assert (check.status, check.remedy) == (Status.WARNING, "install it")
+
+
+@pytest.mark.parametrize("wish", ["", "1"])
+def test_the_core_in_use_is_told(wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "IS_NATIVE", True)
+    assert checks.check_native_core().status is Status.OK
+    monkeypatch.setattr(core, "IS_NATIVE", False)
+    monkeypatch.setenv(core.PLAIN_VARIABLE, wish)
+    check = checks.check_native_core()
+    assert (check.status, "unset" in check.remedy) == (Status.WARNING, bool(wish))
 
 
 def test_a_machine_without_the_bpf_call_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,3 +107,11 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         if not re.match(r"[a-z]+:", target):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_tests_that_are_named_are_there() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (DOCS / "recorder.md").read_text())
+    assert named
+    for file, name in named:
+        text = (ROOT / "tests/recorder" / file).read_text()
+        assert f"def {name}(" in text, f"docs/recorder.md names {file}::{name}"

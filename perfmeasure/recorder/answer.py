@@ -82,11 +82,11 @@ def records(chunk: Chunk, link: int) -> Iterator[bytearray]:
             "one link type in a file of pcap",
             "give a file name that ends in .pcapng",
         )
-    for segment, frames in _runs(chunk):
+    for segment, frames in runs(chunk):
         yield core.pack(segment.data, frames, 0)[0]
 
 
-def _runs(chunk: Chunk) -> Iterable[tuple[Segment, Array]]:
+def runs(chunk: Chunk) -> Iterable[tuple[Segment, Array]]:
     """Yield the chunk's frames in order, those of one segment that follow one another together."""
     begins = np.flatnonzero(np.diff(chunk.which, prepend=-1))
     for begin, end in zip(begins, [*begins[1:], len(chunk.which)], strict=True):

@@ -36,6 +36,10 @@ _VERSION = 2
 _SUMMARY = "number, class_name, link, first_ns, last_ns, packets, captured_bytes, drops"
 
 
+class NewerError(InputError):
+    """A catalogue that a newer perfmeasure has written: nothing of it is to be put in order."""
+
+
 class Entry(NamedTuple):
     """A segment in the catalogue."""
 
@@ -91,6 +95,13 @@ class Catalogue:
                 version = _VERSION
         except sqlite3.Error as error:
             raise InputError(str(self._path), f"cannot be used ({error})", "a catalogue") from error
+        if version > _VERSION:
+            raise NewerError(
+                str(self._path),
+                f"version {version}, of a newer perfmeasure",
+                f"version {_VERSION}",
+                "use that one, or give another --store",
+            )
         if version != _VERSION:
             raise InputError(str(self._path), f"version {version}", f"version {_VERSION}")
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from perfmeasure import jsonio
 from perfmeasure.errors import UsageError
 from perfmeasure.recorder.absence import PACKETS
-from perfmeasure.recorder.answer import write_answer
+from perfmeasure.recorder.answer import write_answer, write_pcap
 from perfmeasure.recorder.catalogue import Resolver
 from perfmeasure.recorder.comments import Comments
 from perfmeasure.recorder.configuration import read_setup, setup_of_options
 from perfmeasure.recorder.expression import parse
+from perfmeasure.recorder.lines import json_lines, text_lines
 from perfmeasure.recorder.recorder import Recorder
 from perfmeasure.recorder.server import ConsoleServer
 from perfmeasure.recorder.store import Counts, Store
@@ -117,27 +121,40 @@ def store_folder(store: Path | None, prefix: Path | None) -> Path:
     return store if store is not None else Path(prefix or "") / PACKETS
 
 
+def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options ``--store`` and ``--prefix``, which `store_folder` reads."""
+    for option in (
+        click.option(
+            "--prefix", type=click.Path(path_type=Path), metavar="DIR",
+            help="Data directory of a measurement that recorded packets.",
+        ),
+        click.option(
+            "--store", type=click.Path(path_type=Path), metavar="DIR",
+            help="What perfmeasure record wrote, or is writing.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @click.command("query")
 @click.argument("expression", nargs=-1, required=True)
-@click.option(
-    "--store", type=click.Path(path_type=Path), metavar="DIR",
-    help="What perfmeasure record wrote, or is writing.",
-)  # fmt: skip
-@click.option(
-    "--prefix", type=click.Path(path_type=Path), metavar="DIR",
-    help="Data directory of a measurement that recorded packets.",
-)  # fmt: skip
+@store_options
 @click.option(
     "-w", "--write", "out", type=click.Path(path_type=Path), metavar="FILE",
-    help="Write the packets to this file: pcapng if it ends in .pcapng, else pcap.",
+    help="Write the packets to this file: pcapng if it ends in .pcapng, else pcap; - is standard "
+    "output.",
 )  # fmt: skip
 @click.option("--count", "is_count", is_flag=True, help="Only count the packets.")
-@click.option("--json", "is_json", is_flag=True, help="Print the counts as JSON.")
+@click.option(
+    "--json", "is_json", is_flag=True,
+    help="Print an object a packet; with --count or -w, one with the counts.",
+)  # fmt: skip
 def query_command(
     *, expression: tuple[str, ...], store: Path | None, prefix: Path | None, out: Path | None,
     is_count: bool, is_json: bool,
 ) -> None:  # fmt: skip
-    """Find packets in a store by EXPRESSION, and count them or write them to a file.
+    """Find packets in a store by EXPRESSION: print them, count them or write them to a file.
 
     \b
     host ADDRESS   net ADDRESS/BITS   port NUMBER      each also after src or dst
@@ -155,8 +172,13 @@ def query_command(
     try:
         node = parse(" ".join(expression), Resolver(asked.catalogue))
         counts = Counts()
-        if out is None:
+        if is_count:
             counts = asked.count(node)
+        elif out is None:
+            for line in (json_lines if is_json else text_lines)(asked.packets(node, counts)):
+                click.echo(line)
+        elif str(out) == "-":
+            write_pcap(asked.packets(node, counts), sys.stdout.buffer)
         else:
             with Comments(asked.folder) as comments:
                 write_answer(asked.packets(node, counts), out, comments)
@@ -171,8 +193,10 @@ def query_command(
             "the answer may have gaps",
             err=True,
         )
+    if out is None and not is_count:
+        return
+    text = f"{counts.packets} packets, {counts.bytes} bytes, {seconds:.3f} s"
     if is_json:
         figures = {"packets": counts.packets, "bytes": counts.bytes, "seconds": round(seconds, 6)}
-        click.echo(jsonio.compact(figures))
-    else:
-        click.echo(f"{counts.packets} packets, {counts.bytes} bytes, {seconds:.3f} s")
+        text = jsonio.compact(figures)
+    click.echo(text, err=str(out) == "-")

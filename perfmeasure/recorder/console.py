@@ -11,6 +11,7 @@ import contextlib
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -69,6 +70,9 @@ class Console:
         self._in_use: set[object] = set()
         self._subscribed: dict[int, _Subscribed] = {}
         self._next = 1
+        self._moments = threading.Lock()
+        self._latest: Callable[[], Snapshot | None] = lambda: None
+        self._taken = float("-inf")
         self._last: Snapshot | None = None
 
     # ---- commands -------------------------------------------------------------------------------
@@ -133,13 +137,21 @@ class Console:
                 if self._last is not None or isinstance(error, CancelledError):
                     raise MeasurementError("NO RECORDER", "it has stopped") from None
 
-    def _snapshot(self) -> Snapshot:
-        """Return what is written now, or was when the recording ended."""
-        with contextlib.suppress(MeasurementError):
-            return self._ask(lambda _: self._written())
-        if self._last is None:
-            raise MeasurementError("NO RECORDER", "none answers here", "one that is running")
-        return self._last
+    def _snapshot(self, age_seconds: float = 0.0) -> Snapshot:
+        """Return what is written now, or was at most so long ago, or when the recording ended."""
+        with self._moments:  # one after the other, so that none is older than the one before
+            recent = self._latest()
+            if recent is not None and time.monotonic() - self._taken <= age_seconds:
+                return self._last or recent
+            try:
+                found = self._ask(lambda _: self._written())
+            except MeasurementError:
+                if self._last is None:
+                    raise
+                return self._last
+            self._taken = time.monotonic()
+            self._latest = weakref.ref(found)  # whoever follows it keeps it
+            return found
 
     def _written(self) -> Snapshot:
         assert self._recorder is not None  # noqa: S101 - `_ask` has looked

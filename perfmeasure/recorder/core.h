@@ -120,13 +120,14 @@ static size_t core_walk_pcap(const __u8 *data, size_t size, size_t *at, int is_b
     size_t count = 0, place = *at;
 
     for (;; count++) {
-        const __u8 *record = data + place;
+        const __u8 *record;
         __u32 captured;
 
         if (place > size || size - place < CORE_PCAP_RECORD) {
             *stop = WALK_MORE;
             break;
         }
+        record = data + place;
         captured = core_u32(record + 8, is_big);
         if (captured > CORE_MAX_CAPTURED) {
             *stop = WALK_OTHER;
@@ -162,13 +163,14 @@ static size_t core_walk_pcapng(const __u8 *data, size_t size, size_t *at, int is
     size_t count = 0, place = *at;
 
     for (;; count++) {
-        const __u8 *block = data + place;
+        const __u8 *block;
         __u32 length, captured, interface;
 
         if (place > size || size - place < 12) {
             *stop = WALK_MORE;
             break;
         }
+        block = data + place;
         length = core_u32(block + 4, is_big);
         if (core_u32(block, is_big) != 6 || length < 32 || length % 4 || length > 16u << 20) {
             *stop = WALK_OTHER;
@@ -408,9 +410,9 @@ static size_t core_index(const struct packet *packets, const struct frame *frame
             if (!memcmp(row->identity, packet, CORE_ROW_IDENTITY))
                 break;
         }
-        row->packets[packet->direction]++;
-        row->bytes[packet->direction] += frames[i].captured;
-        groups[i] = 2 * ((__u32)entry - 1) + packet->direction;
+        row->packets[packet->direction & 1]++;
+        row->bytes[packet->direction & 1] += frames[i].captured;
+        groups[i] = 2 * ((__u32)entry - 1) + (packet->direction & 1);
     }
     return count;
 }

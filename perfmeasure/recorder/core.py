@@ -1,6 +1,6 @@
 """The recorder's inner loops: the C extension where it could be built, else numpy.
 
-`IS_NATIVE` says which is in use. The environment variable PERFMEASURE_PLAIN=1 asks for numpy.
+`IS_NATIVE` says which is in use. The environment variable `PLAIN_VARIABLE` asks for numpy.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import numpy as np
 from perfmeasure.recorder import plain
 from perfmeasure.recorder.records import FRAME, PACKET, PCAP_RECORD_BYTES, Array, Data
 
+PLAIN_VARIABLE = "PERFMEASURE_PLAIN"
+
 try:
     from perfmeasure.recorder import _native
 except ImportError:
     IS_NATIVE = False
 else:
-    IS_NATIVE = not os.environ.get("PERFMEASURE_PLAIN")
+    IS_NATIVE = not os.environ.get(PLAIN_VARIABLE)
 
 SEED = secrets.randbits(64)
 """Keys the hashes, so that nobody can choose addresses that fall into one place of a table."""

@@ -9,7 +9,7 @@ written; `ClosedIndex` is the same on disk, sorted and immutable. Both are asked
 
 from __future__ import annotations
 
-import threading
+import functools
 from typing import Protocol
 
 import numpy as np
@@ -87,7 +87,7 @@ def is_mapped(halves: Array) -> Array:
 
 
 class OpenIndex:
-    """The index of a segment that is being written. One thread adds; any may take a snapshot."""
+    """The index of a segment that is being written. What a snapshot of it holds does not change."""
 
     def __init__(self) -> None:
         self._rows = np.zeros(_FIRST_ROOM, INDEX_ROW)
@@ -95,7 +95,6 @@ class OpenIndex:
         self._table = core.make_table(self._rows, np.zeros(0, "u4"), _FIRST_ROOM)
         self._groups = np.zeros(_FIRST_ROOM, "u4")
         self._places = np.zeros(_FIRST_ROOM, "u4")
-        self._lock = threading.Lock()
         self.packets = 0
 
     @property
@@ -128,8 +127,7 @@ class OpenIndex:
             self._places = _grown(self._places, room)
         self._groups[self.packets : end] = groups
         self._places[self.packets : end] = places
-        with self._lock:
-            self.packets = end
+        self.packets = end
 
     def _grow(self) -> None:
         room = 2 * len(self._rows)
@@ -138,11 +136,9 @@ class OpenIndex:
 
     def snapshot(self) -> OpenView:
         """Return the index as it is now; what is added later is not in it."""
-        with self._lock:
-            packets = self.packets
-        # Rows and packets are only ever appended, so the arrays' beginnings stay as they are. A row
-        # may be there before its first packet, never the other way round.
-        return OpenView(self._rows, self._groups[:packets], self._places[:packets])
+        # Rows and packets are only ever appended, so the arrays' beginnings stay as they are.
+        rows = self._rows[: self._row_count]
+        return OpenView(rows, self._groups[: self.packets], self._places[: self.packets])
 
     def sealed(self) -> dict[str, Array]:
         """Return the arrays of the closed index."""
@@ -238,25 +234,52 @@ class OpenView:
     """An `IndexView` of an open index."""
 
     def __init__(self, rows: Array, groups: Array, places: Array) -> None:
-        count = int(groups.max()) // 2 + 1 if len(groups) else 0
-        identities = _identities(rows[:count])
         self._rows = rows
-        self._identities = identities
         self._groups = groups
         self._places = places
-        self.protocol = identities["protocol"]
-        self.has_addresses = identities["kind"] == 0
-        self.a_port = identities["a_port"]
-        self.b_port = identities["b_port"]
-        self.vlan = identities["vlan"]
+
+    @functools.cached_property
+    def _identities(self) -> Array:
+        return _identities(self._rows)
+
+    @property
+    def protocol(self) -> Array:
+        """See `IndexView`."""
+        found: Array = self._identities["protocol"]
+        return found
+
+    @property
+    def has_addresses(self) -> Array:
+        """See `IndexView`."""
+        found: Array = self._identities["kind"] == 0
+        return found
+
+    @property
+    def a_port(self) -> Array:
+        """See `IndexView`."""
+        found: Array = self._identities["a_port"]
+        return found
+
+    @property
+    def b_port(self) -> Array:
+        """See `IndexView`."""
+        found: Array = self._identities["b_port"]
+        return found
+
+    @property
+    def vlan(self) -> Array:
+        """See `IndexView`."""
+        found: Array = self._identities["vlan"]
+        return found
 
     def since(self, place: int) -> OpenView:
         """Return the index of the packets from a place on, at a cost that depends only on them."""
         first = int(np.searchsorted(self._places, np.uint32(place)))
-        groups = self._groups[first:]
-        numbers, rows = np.unique(groups >> 1, return_inverse=True)
-        renumbered = (2 * rows + (groups & 1)).astype("u4")
-        return OpenView(self._rows[numbers], renumbered, self._places[first:])
+        rows, groups, places = self._rows, self._groups[first:], self._places[first:]
+        if len(rows) > len(groups):
+            numbers, row = np.unique(groups >> 1, return_inverse=True)
+            rows, groups = rows[numbers], (2 * row + (groups & 1)).astype("u4")
+        return OpenView(rows, groups, places)
 
     def ends_within(self, low: bytes, high: bytes) -> tuple[Array, Array]:
         """See `IndexView`."""

@@ -30,6 +30,7 @@ _PROTOCOLS = {
     "icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51,
     "icmp6": 58, "ospf": 89, "pim": 103, "vrrp": 112, "sctp": 132,
 }  # fmt: skip
+_WITH_PORTS = (6, 17, 132)
 _NAMES = {number: name for name, number in _PROTOCOLS.items()}
 
 _END = re.compile(r"(?:\[(?P<v6>[^]]*:[^]]*)\]|(?P<v4>[0-9.]*)):(?P<port>[0-9]{1,5})\Z")
@@ -66,9 +67,9 @@ class Port:
 
     def groups(self, view: IndexView) -> Array:
         """Return which groups of the index match, bool (2, rows)."""
-        has_ports = np.isin(view.protocol, (6, 17, 132)) & ((view.a_port > 0) | (view.b_port > 0))
+        is_known = (view.a_port > 0) | (view.b_port > 0)  # it is not of a later fragment
         found = _sided(view.a_port == self.number, view.b_port == self.number, self.side)
-        return found & has_ports
+        return found & is_known & np.isin(view.protocol, _WITH_PORTS)
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,11 @@ def protocol_number(text: str) -> int | None:
     if text.isascii() and text.isdigit():
         return int(text) if int(text) < 256 else None
     return _PROTOCOLS.get(text.lower())
+
+
+def has_ports(protocol: int) -> bool:
+    """Return whether an IP protocol has ports that are decoded: TCP, UDP and SCTP."""
+    return protocol in _WITH_PORTS
 
 
 def protocol_name(number: int) -> str:

@@ -36,6 +36,7 @@ def _libpcap() -> Any:
             "without filters",
         ) from error
     handle, program = ctypes.c_void_p, ctypes.POINTER(_Program)
+    library.pcap_lib_version.restype = ctypes.c_char_p
     library.pcap_open_dead.restype = handle
     library.pcap_create.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     library.pcap_create.restype = handle
@@ -52,6 +53,16 @@ def _libpcap() -> Any:
     ]  # fmt: skip
     library.bpf_filter.restype = ctypes.c_uint
     return library
+
+
+def version() -> str:
+    """Return what libpcap says that it is.
+
+    Raises:
+        MissingError: it is not there.
+    """
+    said: bytes = _libpcap().pcap_lib_version()
+    return said.decode(errors="replace")
 
 
 class Filter:

@@ -27,10 +27,15 @@ class _Frames:
 
     def __init__(self, data: Array, frames: Array) -> None:
         count = len(frames)
-        # Room behind the last frame, so that a read that will be refused stays inside.
-        self.data = np.concatenate([data, np.zeros(64, "u1")])
         self.at = frames["at"].astype("i8")
         self.end = self.at + frames["captured"]
+        if count:  # of a large file, only what the frames are in
+            first, last = int(self.at.min()), int(self.end.max())
+            data = data[first:last]
+            self.at -= first
+            self.end -= first
+        # Room behind the last frame, so that a read that will be refused stays inside.
+        self.data = np.concatenate([data, np.zeros(64, "u1")])
         self.type = np.zeros(count, "i8")
         self.verdict = np.full(count, _PENDING, "u1")
         self.vlan = np.zeros((count, 2), "u2")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from perfmeasure.errors import InputError
 from perfmeasure.recorder.arrays import Arrays
-from perfmeasure.recorder.catalogue import NAME, Catalogue, Entry
+from perfmeasure.recorder.catalogue import NAME, Catalogue, Entry, NewerError
 from perfmeasure.recorder.segment import (
     INDEX_SUFFIX,
     OPEN_SUFFIX,
@@ -62,6 +62,7 @@ def recover(folder: Path) -> tuple[Catalogue, list[str]]:
 
     Raises:
         OSError: files cannot be written.
+        NewerError: a newer version has written it.
     """
     catalogue, messages = _catalogue(folder)
     known = {entry.summary.number: entry for entry in catalogue.segments()}
@@ -92,6 +93,8 @@ def _catalogue(folder: Path) -> tuple[Catalogue, list[str]]:
     try:
         catalogue = Catalogue(folder, is_writer=True)
         catalogue.segments()
+    except NewerError:
+        raise
     except InputError as error:
         for suffix in ("", "-wal", "-shm"):
             path = folder / f"{NAME}{suffix}"

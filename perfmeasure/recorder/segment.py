@@ -19,6 +19,7 @@ from perfmeasure.errors import InputError, MeasurementError
 from perfmeasure.recorder import core
 from perfmeasure.recorder.arrays import Arrays, save
 from perfmeasure.recorder.index import ClosedIndex, IndexView, OpenIndex, OpenView
+from perfmeasure.recorder.readahead import read_ahead
 from perfmeasure.recorder.records import (
     FRAME,
     MAX_CAPTURED_BYTES,
@@ -34,6 +35,8 @@ MAX_SEGMENT_BYTES = 2**32 - MAX_CAPTURED_BYTES - 64
 _HEADER = struct.Struct("<IHHiIII")
 _MAGIC_NS = 0xA1B23C4D
 _WALK_FRAMES = 65536
+_AHEAD_BYTES = 2048
+"""Of each record, what is asked from the disk before it is looked at: most frames are shorter."""
 
 
 def header(link: int) -> bytes:
@@ -226,6 +229,8 @@ class Segment:
         Raises:
             InputError: there is no whole record at one of them.
         """
+        mean_bytes = self.summary.file_bytes // max(self.summary.packets, 1)
+        read_ahead(self.path, places, max(_AHEAD_BYTES, 2 * mean_bytes))
         frames = core.headers(self.data, places, self.summary.link)
         if len(frames) < len(places):
             raise InputError(

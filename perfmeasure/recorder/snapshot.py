@@ -29,10 +29,6 @@ class Snapshot:
     sizes: dict[int, int]
     next_number: int
 
-    def views(self) -> list[Segment]:
-        """Return the open segments."""
-        return self.segments
-
 
 class StoreAt(Store):
     """A store as it was at a snapshot: what was written later is in no answer.
@@ -47,7 +43,7 @@ class StoreAt(Store):
     """
 
     def __init__(self, folder: Path, snapshot: Snapshot, *, is_mem_only: bool = False) -> None:
-        super().__init__(folder, snapshot)
+        super().__init__(folder, snapshot.segments)
         self._at = snapshot
         self._is_mem_only = is_mem_only
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -26,13 +25,6 @@ from perfmeasure.recorder.segment import (
 )
 
 _CACHED_SEGMENTS = 256
-
-
-class OpenSegments(Protocol):
-    """What knows the segments that are being written: their writer, or a snapshot of it."""
-
-    def views(self) -> list[Segment]:
-        """Return them as they are."""
 
 
 @dataclass
@@ -76,8 +68,8 @@ class Store:
 
     Args:
         folder: of the store.
-        writer: the recorder of this process, if it has one: its open segments are then asked in
-            memory. Without it, they are read from their files.
+        open_segments: those that a recorder of this process is writing, of one moment; the open
+            ones of another process are read from their files.
 
     Attributes:
         problems: what could not be used as it is, and how that was made good.
@@ -87,7 +79,7 @@ class Store:
     """
 
     folder: Path
-    writer: OpenSegments | None = None
+    open_segments: Sequence[Segment] = ()
     problems: list[str] = field(default_factory=list)
     _cache: dict[int, Segment] = field(default_factory=dict)
     _classes: dict[int, str] = field(default_factory=dict)
@@ -127,7 +119,7 @@ class Store:
 
     def segments(self, node: Node) -> Iterator[Segment]:
         """Yield the segments that may hold packets of the query, by their first packet's time."""
-        opened = {s.summary.number: s for s in (self.writer.views() if self.writer else ())}
+        opened = {segment.summary.number: segment for segment in self.open_segments}
         entries = [entry for entry in self.entries() if entry.summary.number not in opened]
         for entry in entries:
             if entry.is_open and (segment := self._open_segment(entry.summary)) is not None:

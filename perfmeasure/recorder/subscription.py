@@ -29,7 +29,8 @@ class Subscription:
     Args:
         node: the query.
         follower: of the same query; what came before it began is not delivered.
-        snapshot: returns what is written now.
+        snapshot: returns what is written now, or was at most so many seconds ago; what it returns
+            is never of an earlier moment than what it has returned to whoever asks.
         write: takes packets, in order of time within each call. An error ends the subscription.
         finish: is called once, when it has ended, with the error or None.
 
@@ -42,7 +43,7 @@ class Subscription:
         self,
         node: Node,
         follower: Follower,
-        snapshot: Callable[[], Snapshot],
+        snapshot: Callable[[float], Snapshot],
         write: Callable[[Chunk], None],
         finish: Callable[[Exception | None], None],
     ) -> None:
@@ -82,7 +83,8 @@ class Subscription:
                 # What comes is of now or later; once that cannot match, no more will come.
                 latest_ns = time.time_ns() - _LATE_NS
                 is_over |= not self._node.may_match(latest_ns, END_OF_TIME_NS)[0]
-                for chunk in self._follower.advance(self._snapshot(), self.counts):
+                snapshot = self._snapshot(0.0 if is_over else POLL_SECONDS / 2)
+                for chunk in self._follower.advance(snapshot, self.counts):
                     self._write(chunk)
         except (PerfmeasureError, OSError, sqlite3.Error) as error:
             why = error

@@ -15,7 +15,7 @@ import click
 from perfmeasure.errors import ExitStatus, UsageError
 from perfmeasure.recorder import door, language
 from perfmeasure.recorder.client import RemoteConsole
-from perfmeasure.recorder.commands import store_folder
+from perfmeasure.recorder.commands import store_folder, store_options
 from perfmeasure.recorder.console import Console
 from perfmeasure.recorder.feeds import Feeds, parse_feed
 from perfmeasure.recorder.outlet import Client
@@ -39,14 +39,7 @@ class Commanded(Protocol):
 
 
 @click.command("console")
-@click.option(
-    "--store", type=click.Path(path_type=Path), metavar="DIR",
-    help="What perfmeasure record writes, or wrote.",
-)  # fmt: skip
-@click.option(
-    "--prefix", type=click.Path(path_type=Path), metavar="DIR",
-    help="Data directory of a measurement that recorded packets.",
-)  # fmt: skip
+@store_options
 @click.option(
     "--connect", metavar="HOST:PORT", help="A recorder's console elsewhere, such as in a tunnel.",
 )  # fmt: skip

@@ -178,21 +178,16 @@ def _said(error: InputError) -> str:
     return f"{absence.PACKETS}/{Path(error.where).name}: {error.got}"
 
 
-class _OpenOnce:
-    """The segments that another process writes, read once and not for every transfer."""
-
-    def __init__(self, store: Store) -> None:
-        self._segments: list[Segment] = []
-        for entry in store.entries():
-            if entry.is_open:
-                path = segment_path(store.folder, entry.summary, OPEN_SUFFIX)
-                # One that was begun or closed just now is found, or not yet needed.
-                with contextlib.suppress(FileNotFoundError, InputError):
-                    self._segments.append(scan(path, entry.summary)[0])
-
-    def views(self) -> list[Segment]:
-        """Return them as they were."""
-        return self._segments
+def _open_segments(store: Store) -> list[Segment]:
+    """Return what another process is writing, read once and not for every transfer."""
+    found = []
+    for entry in store.entries():
+        if entry.is_open:
+            path = segment_path(store.folder, entry.summary, OPEN_SUFFIX)
+            # One that was begun or closed just now is found, or not yet needed.
+            with contextlib.suppress(FileNotFoundError, InputError):
+                found.append(scan(path, entry.summary)[0])
+    return found
 
 
 def _enter(folder: Path, rows: Sequence[Transfer]) -> None:
@@ -219,7 +214,7 @@ def _count(folder: Path, rows: Sequence[Transfer], totals: dict[str, Counts]) ->
         if row.id:
             by_name.setdefault(row.id, []).append(row)
     store = Store(folder)
-    store.writer = _OpenOnce(store)
+    store.open_segments = _open_segments(store)
     try:
         for name, used in by_name.items():
             counts = totals.setdefault(name, Counts())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,6 @@ from perfmeasure.recorder.segment import (
     INDEX_SUFFIX,
     MAX_SEGMENT_BYTES,
     PACKETS_SUFFIX,
-    Segment,
     SegmentWriter,
     Summary,
     segment_path,
@@ -89,7 +87,7 @@ class Usage:
 
 
 class StoreWriter:
-    """The one writer of a store. Its methods are called from one thread, except `views`.
+    """The one writer of a store. All methods are to be called from one thread.
 
     Args:
         folder: of the store; made if it is not there.
@@ -100,6 +98,7 @@ class StoreWriter:
         stored: packets and captured bytes that were written since, by class.
 
     Raises:
+        InputError: a newer version has written it.
         MeasurementError: another recorder writes to it, or it cannot be written.
     """
 
@@ -109,11 +108,13 @@ class StoreWriter:
         self._open: dict[tuple[str, int], SegmentWriter] = {}
         self.stored: dict[str, Array] = defaultdict(lambda: np.zeros(2, "u8"))
         self._drops = 0
-        self._lock = threading.Lock()
         self._held = contextlib.ExitStack()
         self._held.enter_context(prefix_lock(folder, "recorder", "--store"))
         try:
             self._catalogue, self.messages = recover(folder)
+        except InputError:
+            self._held.close()
+            raise
         except OSError as error:
             self._held.close()
             raise MeasurementError(str(folder), f"cannot be written ({error.strerror})") from error
@@ -211,22 +212,19 @@ class StoreWriter:
             self._drops = 0
             self._catalogue.put(segment.summary, is_open=True)
             self._next += 1
-            with self._lock:
-                self._open[key] = segment
+            self._open[key] = segment
         return segment
 
     def _close(self, key: tuple[str, int]) -> None:
         segment = self._open[key]
         summary = segment.summary
         if not summary.packets:  # its first ones could not be written
-            with self._lock:
-                del self._open[key]
+            del self._open[key]
             segment.discard()
             self._catalogue.remove(summary.number)
             return
         index_bytes = segment.close()
-        with self._lock:
-            del self._open[key]
+        del self._open[key]
         self._catalogue.put(
             summary, is_open=False, file_bytes=segment.size_bytes, index_bytes=index_bytes
         )
@@ -282,13 +280,8 @@ class StoreWriter:
             del self._classes[number]
             self._background.submit(self._levels.drop, set(self._classes))
 
-    def views(self) -> list[Segment]:
-        """Return the open segments as they are now; from any thread."""
-        with self._lock:
-            return [segment.view() for segment in self._open.values() if segment.summary.packets]
-
     def snapshot(self) -> Snapshot:
-        """Return what there is now; from the thread that writes."""
+        """Return what there is now, to be asked from any thread."""
         segments = [segment.view() for segment in self._open.values() if segment.summary.packets]
         sizes = {s.summary.number: s.size_bytes for s in self._open.values()}
         return Snapshot(segments, sizes, self._next)

@@ -189,3 +189,32 @@ def fields(frame: bytes) -> Fields:
     if has_ports and protocol in (6, 17):
         src_port, dst_port = struct.unpack_from(">HH", frame, at)
     return Fields(src, dst, src_port, dst_port, protocol, tuple(vlans))
+
+
+def keys_of(frame: bytes) -> dict[str, list[str]]:
+    """Return the keys of every index under which a frame is found, from the decoder above."""
+    return keys_of_fields(fields(frame))
+
+
+def keys_of_fields(found: Fields) -> dict[str, list[str]]:
+    if not found.src:
+        return {}
+    name = {6: "tcp", 17: "udp"}.get(found.protocol, str(found.protocol))
+    src, dst = (f"[{ip}]" if ":" in ip else ip for ip in (found.src, found.dst))
+    keys = {
+        "connection4": sorted(
+            {f"{name} {src}:{found.src_port} {dst}:{found.dst_port}",
+             f"{name} {dst}:{found.dst_port} {src}:{found.src_port}"}
+        ),
+        "connection3": [
+            f"{name} {src} {dst}:{found.dst_port}", f"{name} {dst} {src}:{found.src_port}"
+        ],
+        "connection2": [f"{src} {dst}", f"{dst} {src}"],
+        "ip": [found.src, found.dst],
+        "srcip": [found.src],
+        "dstip": [found.dst],
+    }  # fmt: skip
+    if found.src_port or found.dst_port:
+        keys["port"] = [str(found.src_port), str(found.dst_port)]
+        keys["srcport"], keys["dstport"] = [str(found.src_port)], [str(found.dst_port)]
+    return keys

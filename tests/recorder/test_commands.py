@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,33 @@ def test_counts_and_files(store: Path, tmp_path: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr().out.startswith(f"{len(wanted)} packets, {counts['bytes']} bytes, ")
     ordered = sorted(wanted, key=lambda packet: packet.ts_ns)
     assert out.read_bytes() == made.pcap(ordered)
+
+
+def test_packets_are_printed(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["query", "--store", str(store), "port 80"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert run(["query", "--store", str(store), "--json", "port 80"]) == 0
+    objects = [jsonio.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert len(lines) == len(objects) > 100
+    assert all(80 in (found["src_port"], found["dst_port"]) for found in objects)
+    assert all(":80 " in line for line in lines)
+
+
+def test_standard_output_feeds_other_programs(store: Path) -> None:
+    command = [sys.executable, "-m", "perfmeasure", "query", "--store", str(store), "port 80"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "-w", "-"], stdout=pipe, stderr=pipe) as query:
+        out, err = query.communicate(timeout=60)
+    assert query.returncode == 0
+    assert out[:4] == b"\x4d\x3c\xb2\xa1"
+    assert b" packets, " in err
+    # A reader that has enough hears no complaint.
+    for options in (["-w", "-"], ["--json"]):
+        with subprocess.Popen([*command, *options], stdout=pipe, stderr=pipe) as query:
+            assert query.stdout is not None
+            assert query.stderr is not None
+            query.stdout.close()
+            assert query.stderr.read() == b""
 
 
 def test_the_packets_of_a_transfer(store: Path, capfd: pytest.CaptureFixture[str]) -> None:

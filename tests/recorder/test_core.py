@@ -1,4 +1,4 @@
-"""The extension against numpy, and core.h under AddressSanitizer."""
+"""The extension against numpy; core.h and the extension under AddressSanitizer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from perfmeasure.recorder.records import (
 from tests.recorder import made
 
 _native = pytest.importorskip("perfmeasure.recorder._native", reason="no C extension was built")
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -199,14 +201,50 @@ def test_what_is_out_of_range_is_refused(some: tuple[bytes, Array, Array]) -> No
 def fuzzer(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., None]) -> Path:
     require("gcc")
     program = tmp_path_factory.mktemp("fuzz") / "fuzz_core"
-    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     subprocess.run(
-        ["gcc", "-O1", "-g", *sanitize, f"-I{ROOT / 'bpf'}", f"-I{ROOT / 'perfmeasure/recorder'}",
+        ["gcc", "-O1", "-g", *SANITIZE, f"-I{ROOT / 'bpf'}", f"-I{ROOT / 'perfmeasure/recorder'}",
          "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-o", program,
          Path(__file__).with_name("fuzz_core.c")],
         check=True,
     )  # fmt: skip
     return program
+
+
+def test_no_arguments_make_the_extension_leave_its_buffers(
+    tmp_path: Path, is_long: bool, require: Callable[..., None]
+) -> None:
+    require("gcc")
+    include = Path(sysconfig.get_path("include"))
+    if not (include / "Python.h").exists():
+        pytest.skip(f"no Python.h in {include}")
+    folders = [f"-I{folder}" for folder in (ROOT / "bpf", ROOT / "perfmeasure/recorder", include)]
+    subprocess.run(
+        ["gcc", "-O1", "-g", "-shared", "-fPIC", "-fno-strict-aliasing", *SANITIZE, *folders,
+         "-o", tmp_path / "_native.so", ROOT / "perfmeasure/recorder/native.c"],
+        check=True,
+    )  # fmt: skip
+    libraries = [
+        subprocess.run(
+            ["gcc", f"-print-file-name=lib{name}.so"], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        for name in ("asan", "ubsan")
+    ]
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": " ".join(libraries),
+        "PYTHONMALLOC": "malloc",  # every object has memory of its own, which the sanitizer sees
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        "ASAN_OPTIONS": "detect_leaks=0",
+    }
+    calls = 100_000 if is_long else 3_000
+    ran = subprocess.run(
+        [sys.executable, Path(__file__).with_name("fuzz_native.py"), str(calls), "1"],
+        check=False, capture_output=True, text=True, timeout=1800, env=environment,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    words = ran.stdout.split()
+    assert len(words) == 22
+    assert all(int(count) > calls // 100 for count in words[1::2]), ran.stdout
 
 
 def varied() -> bytes:

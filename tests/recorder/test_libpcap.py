@@ -25,6 +25,10 @@ def frames_of(data: bytes, link: int = LINK_ETHERNET) -> Array:
     return frames[:count]
 
 
+def test_the_library_says_what_it_is() -> None:
+    assert "libpcap" in libpcap.version()
+
+
 @pytest.mark.parametrize(
     "expression", ["tcp", "udp or icmp", "tcp port 80", "net 10.0.0.0/9", "less 200", "ip6"]
 )

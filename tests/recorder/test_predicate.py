@@ -8,6 +8,7 @@ from perfmeasure.recorder import core
 from perfmeasure.recorder.capturefile import CaptureFile
 from perfmeasure.recorder.keys import Port, Protocol, parse_key
 from perfmeasure.recorder.predicate import And, Match, Node, Not, Or, Times
+from perfmeasure.recorder.snapshot import StoreAt
 from perfmeasure.recorder.store import Store
 from perfmeasure.recorder.writer import Limits, StoreWriter
 from tests.recorder import made
@@ -47,7 +48,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     writer = StoreWriter(folder, {"all": Limits(segment_bytes=70_000)})
     for batch in CaptureFile(folder / "in.pcap").batches():
         writer.append("all", batch.data, batch.frames, core.decode(batch.data, batch.frames))
-    return Store(folder, writer)
+    return StoreAt(folder, writer.snapshot())
 
 
 spans = st.tuples(st.sampled_from(TIMES), st.sampled_from(TIMES)).map(sorted)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+from perfmeasure.errors import InputError
 from perfmeasure.recorder import core
 from perfmeasure.recorder.capturefile import CaptureFile
+from perfmeasure.recorder.catalogue import NAME
 from perfmeasure.recorder.predicate import Not, Or
 from perfmeasure.recorder.recovery import entries_of_files, recover
 from perfmeasure.recorder.segment import header
@@ -51,6 +54,20 @@ def test_a_store_in_order_is_left_alone(folder: Path) -> None:
     for path, changed_ns in before.items():
         if "catalogue" not in path.name:
             assert path.stat().st_mtime_ns == changed_ns
+
+
+def test_a_store_of_a_newer_version_is_read_but_not_touched(folder: Path) -> None:
+    database = sqlite3.connect(folder / NAME)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.suffix == ".sqlite"}
+    for _ in range(2):  # the first one lets go of the store
+        with pytest.raises(InputError, match="version 99, of a newer perfmeasure"):
+            StoreWriter(folder)
+    assert {path: path.read_bytes() for path in before} == before
+    store = Store(folder)
+    assert store.count(EVERYTHING).packets > 0
+    assert "files were read instead" in store.problems[0]
 
 
 def test_a_segment_that_someone_deleted(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from perfmeasure.recorder import core
 from perfmeasure.recorder.capturefile import CaptureFile
-from perfmeasure.recorder.keys import Protocol, parse_key
+from perfmeasure.recorder.keys import INDEXES, Protocol, parse_key
 from perfmeasure.recorder.predicate import And, Match, Node, Times
 from perfmeasure.recorder.snapshot import Follower, Snapshot, StoreAt
 from perfmeasure.recorder.store import Chunk, Counts
@@ -114,3 +114,30 @@ def test_what_the_budget_dropped_before_is_counted(tmp_path: Path) -> None:
     assert 0 < len(found) == counts.packets < 300
     assert follower.missed > 3
     writer.close()
+
+
+def test_a_query_of_any_index_is_followed(tmp_path: Path) -> None:
+    """The original's subscriptions were for connection4 only."""
+    rng = random.Random(13)
+    packets = made.trace(13, 800, 40)
+    wanted: dict[tuple[str, str], list[Timed]] = {}
+    for index in INDEXES:
+        keys = [set(made.keys_of(packet.frame).get(index, ())) for packet in packets]
+        key = rng.choice(sorted(set().union(*keys)))
+        wanted[index, key] = [p for p, own in zip(packets, keys, strict=True) if key in own]
+    writer = StoreWriter(tmp_path / "store", {"all": Limits(segment_bytes=30_000)})
+    begin = writer.snapshot()
+    followers = {
+        (index, key): Follower(tmp_path / "store", Match(parse_key(index, key)), begin)
+        for index, key in wanted
+    }
+    found: dict[tuple[str, str], list[Timed]] = {asked: [] for asked in wanted}
+    for batch in batches(tmp_path, packets, 50):
+        writer.append("all", *batch)
+        now = writer.snapshot()
+        for asked, follower in followers.items():
+            found[asked] += frames_of(follower.advance(now, Counts()))
+    writer.close()
+    for asked, answered in found.items():
+        assert sorted(answered) == sorted(wanted[asked]), asked
+        assert answered

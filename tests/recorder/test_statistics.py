@@ -62,6 +62,14 @@ def test_the_fields_are_the_originals_and_then_ours(recorder: Recorder) -> None:
         assert names[: len(fields.split())] == fields.split()
 
 
+def test_of_files_nothing_is_received_or_lost(recorder: Recorder) -> None:
+    """The original divided by what libpcap made up for a file."""
+    recorder.close()
+    (row,) = rows_of(recorder.writer.folder, "stats")
+    assert (row["pcap_recv"], row["pcap_drop"], float(row["drop_ratio"])) == ("0", "0", 0.0)
+    assert row["totPkts"] == "2000"
+
+
 def test_the_figures(recorder: Recorder) -> None:
     losses = Losses(received=1990, dropped=10, interface_drops=3)
     recorder.statistics.query_packets, recorder.statistics.query_bytes = 5, 600

@@ -32,8 +32,8 @@ class Ended:
         self.event.set()
 
 
-def fixed(snapshot: Snapshot) -> Callable[[], Snapshot]:
-    return lambda: snapshot
+def fixed(snapshot: Snapshot) -> Callable[[float], Snapshot]:
+    return lambda _: snapshot
 
 
 def test_what_comes_is_delivered_and_the_rest_when_it_is_stopped(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_comes_is_delivered_and_the_rest_when_it_is_stopped(tmp_path: Path)
         came.set()
 
     follower = Follower(tmp_path / "store", TCP, since)
-    subscription = Subscription(TCP, follower, lambda: moments[-1], write, ended)
+    subscription = Subscription(TCP, follower, lambda _: moments[-1], write, ended)
     subscription.start()
     assert came.wait(_SECONDS)
     assert not ended.event.is_set()

@@ -9,6 +9,7 @@ from perfmeasure.recorder import core
 from perfmeasure.recorder import writer as writer_module
 from perfmeasure.recorder.capturefile import CaptureFile
 from perfmeasure.recorder.predicate import Not, Or
+from perfmeasure.recorder.snapshot import StoreAt
 from perfmeasure.recorder.store import Store
 from perfmeasure.recorder.writer import Limits, StoreWriter
 from tests.recorder import made
@@ -98,7 +99,7 @@ def test_a_query_that_is_overtaken_by_the_budget_gives_what_is_left(
 ) -> None:
     writer = StoreWriter(tmp_path / "store", {"all": Limits(20_000, budget_bytes=100_000)})
     record(writer, capture)
-    store = Store(tmp_path / "store", writer)
+    store = StoreAt(tmp_path / "store", writer.snapshot())
     segments = store.segments(EVERYTHING)
     first = next(segments)
     record(writer, capture)
@@ -146,9 +147,9 @@ def test_segments_can_be_closed_from_outside(capture: Path, tmp_path: Path) -> N
     writer = StoreWriter(tmp_path / "store")
     record(writer, capture)
     writer.rotate(made.START_NS - 10)
-    assert len(writer.views()) == 1
+    assert len(writer.snapshot().segments) == 1
     writer.rotate()
-    assert writer.views() == []
+    assert writer.snapshot().segments == []
     assert len(list((tmp_path / "store").rglob("*.npz"))) == 1
     writer.close()
 
