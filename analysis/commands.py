@@ -77,7 +77,7 @@ _PATH = click.Path(path_type=Path, readable=False)
 )
 @click.pass_obj
 def analyze_command(  # noqa: PLR0917 - click passes them by name
-    packets: pipeline.Packets | None,
+    packets: database.Packets | None,
     texts: tuple[str, ...],
     output: Path,
     nickname: str | None,
