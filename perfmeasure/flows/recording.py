@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from pathlib import Path
 
 from twisted.internet.defer import Deferred
 
@@ -50,6 +51,7 @@ class Recording:
         self._supervisor = supervisor
         self._progress = progress
         self._log_path = (config.prefix / "kernel" / "connections.log").absolute()
+        self._services_path = (config.prefix / "services" / "services.log").absolute()
         self._group: MeasurementCgroup | None = None
 
     async def start(self) -> None:
@@ -59,7 +61,7 @@ class Recording:
             MissingError: it cannot, and was asked for with ``--flows on``.
         """
         if self._config.flows is Flows.OFF:
-            self._write_absent("turned off (--flows off)")
+            self._write_absent("turned off (--flows off)", self._log_path, self._services_path)
             return
         self._progress.phase("flows")
         try:
@@ -69,8 +71,11 @@ class Recording:
             self.close()
             if self._config.flows is Flows.ON:
                 raise
-            self._write_absent(str(error))
-            self._progress.done(f"connections and packets are not recorded: {error}")
+            self._write_absent(str(error), self._log_path)
+            self._start_poller()
+            self._progress.done(
+                f"connections and packets are not recorded: {error}. Services are polled"
+            )
             return
         self._children.cgroup = self._group.path
         self._progress.done("connections and packets are recorded")
@@ -133,7 +138,7 @@ class Recording:
             self._children.on_give_up(why)
         else:
             self._progress.warn(f"connections and packets are recorded no more: {why}")
-            self._write_absent(f"from here on: {why}")
+            self._write_absent(f"from here on: {why}", self._log_path, self._services_path)
 
     def _argv(self, group: MeasurementCgroup) -> list[str]:
         config = self._config
@@ -143,13 +148,43 @@ class Recording:
         argv += ["--services", str(config.prefix.absolute()), "--instance-id", config.host]
         return [*argv, "--rotate-every", f"{config.rotate_every_seconds} seconds"]
 
-    def _write_absent(self, reason: str) -> None:
+    def _start_poller(self) -> None:
+        """Have services told of without the kernel's records."""
+        config = self._config
+        argv = [sys.executable, "-m", "perfmeasure.topology.poller"]
+        argv += ["--prefix", str(config.prefix.absolute()), "--instance-id", config.host]
+        argv += ["--archive", str(config.archive.absolute())]
+        argv += ["--rotate-every", f"{config.rotate_every_seconds} seconds"]
+
+        def take(line: bytes) -> None:
+            if line != READY.encode():
+                self._progress.warn(line.decode(errors="replace"))
+
+        def given_up(why: str | None) -> None:
+            self._progress.warn(f"services are told of no more: {why}")
+            self._write_absent(f"from here on: {why}", self._services_path)
+
+        self._supervisor.keep(
+            ChildProcess(
+                "services",
+                argv,
+                reactor=self._supervisor.reactor,
+                report=self._progress.warn,
+                on_line=take,
+                on_end=given_up,
+                death_signal=signal.SIGTERM,
+                policy=RestartPolicy(deaths_allowed=_LATER_DEATHS_ALLOWED),
+            )
+        )
+
+    def _write_absent(self, reason: str, *paths: Path) -> None:
         config = self._config
         now = round(time.time(), 6)
         line = {"record": "absent", "unix_ts": now, "reason": reason}
-        log = LogFile(self._log_path, config.archive.absolute(), config.rotate_every_seconds)
-        log.write(f"{jsonio.compact(line)}\n".encode(), now)
-        log.close()
+        for path in paths:
+            log = LogFile(path, config.archive.absolute(), config.rotate_every_seconds)
+            log.write(f"{jsonio.compact(line)}\n".encode(), now)
+            log.close()
 
 
 def _as_missing(said: str) -> MissingError:

@@ -120,6 +120,23 @@ def holders(pids: Iterable[int]) -> dict[int, list[int]]:
     return found
 
 
+def descendants(ancestor: int) -> list[int]:
+    """Return the processes that one has started, and those that these have, in order."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir(PROC):  # noqa: PTH208 - names are all that is wanted
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                parent = int(_read(f"{PROC}/{entry}/stat").rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry))
+    found: list[int] = []
+    waiting = [ancestor]
+    while waiting:
+        more = children.get(waiting.pop(), [])
+        found += more
+        waiting += more
+    return sorted(found)
+
+
 def owner(pids: list[int]) -> int:
     """Return whose a socket is that several hold: the first of them, but for init's own.
 
