@@ -33,6 +33,7 @@ from perfmeasure.recordlog import now
 from perfmeasure.stopping import StopSignals
 from perfmeasure.topology.datagram_source import DatagramSource
 from perfmeasure.topology.naming import Known, of_measurement
+from perfmeasure.topology.relays import relays_of
 from perfmeasure.topology.service_log import LOG_NAME, Scope, ServiceRecorder
 from perfmeasure.units import parse_seconds
 
@@ -145,7 +146,15 @@ def _service_recorder(
     path = settings.services / "services" / LOG_NAME
     log = LogFile(path, settings.archive, settings.rotate_every_seconds)
     datagrams = DatagramSource(settings.group) if settings.group else None
-    recorder = ServiceRecorder(log, scope, known, _report, lost=source.lost, datagrams=datagrams)
+    recorder = ServiceRecorder(
+        log,
+        scope,
+        known,
+        _report,
+        lost=source.lost,
+        datagrams=datagrams,
+        relays=relays_of(settings.services),
+    )
     recorder.look()  # what was there before is found only with the rights of now
     return recorder
 

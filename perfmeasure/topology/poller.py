@@ -20,6 +20,7 @@ from perfmeasure.recordlog import now
 from perfmeasure.stopping import StopSignals
 from perfmeasure.topology import agent, processes
 from perfmeasure.topology.naming import Known, of_measurement
+from perfmeasure.topology.relays import relays_of
 from perfmeasure.topology.service_log import LOG_NAME, Scope, ServiceRecorder
 from perfmeasure.units import parse_seconds
 
@@ -66,6 +67,7 @@ def poller_command(*, prefix: Path, archive: Path, instance_id: str, rotate_ever
         Known(of_measurement(prefix), cgroup.GroupPaths(cgroup.mount_point())),
         _report,
         lost=None,
+        relays=relays_of(prefix),
         pids=lambda: processes.descendants(parent),
     )
     agent.follow(recorder, None, stops)

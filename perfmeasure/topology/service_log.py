@@ -26,6 +26,7 @@ from perfmeasure.topology.listeners import Listener, ListenerTable, ephemeral_po
 from perfmeasure.topology.naming import Known
 from perfmeasure.topology.netlink import addresses
 from perfmeasure.topology.polling import ConnectionPoll
+from perfmeasure.topology.relays import RelayNotes
 from perfmeasure.topology.sockdiag import (
     CONNECTED_UDP,
     LISTENING,
@@ -69,6 +70,7 @@ class ServiceRecorder:
         lost: tells what the kernel's records lost since the start, by kind; None where connections
             are polled.
         datagrams: what the kernel counts of UDP; None where it does not.
+        relays: the relays that tor connects to; None where there is no tor of ours.
         pids: gives the processes that may be ours; all of the machine, if it is not given.
 
     Raises:
@@ -84,11 +86,13 @@ class ServiceRecorder:
         *,
         lost: Callable[[], dict[str, int]] | None,
         datagrams: DatagramSource | None = None,
+        relays: RelayNotes | None = None,
         pids: Callable[[], list[int]] = existing.pids_of_machine,
     ) -> None:
         self._scope = scope
         self._known = known
         self._pids = pids
+        self._relays = relays
         self._addresses = addresses()
         self._new: Lines = []
         self._unknown: set[int] = set()
@@ -163,6 +167,8 @@ class ServiceRecorder:
             self._log.write([self._instance()])
         listed_at = now() if self._next_poll else self._scope.began_unix_ts
         self._list_listeners(listed_at)
+        if self._relays is not None:
+            self._write("relay", [relay._asdict() for relay in self._relays.read()])
         if self._poll is not None:
             self._write("service_connection", self._poll.poll(listed_at))
         else:
@@ -250,4 +256,9 @@ class ServiceRecorder:
             {"record": "service", "unix_ts": now()} | one.line(scope.instance_id, self._addresses)
             for one in self.listeners.live
         ]
-        return [start, self._instance(), *services]
+        relays = [
+            {"record": "relay", "unix_ts": now(), "instance_id": scope.instance_id}
+            | relay._asdict()
+            for relay in (self._relays.known if self._relays is not None else ())
+        ]
+        return [start, self._instance(), *services, *relays]
