@@ -113,6 +113,8 @@ def collect(settings: Settings) -> None:
     packets = None
     if counter is not None and settings.windows is not None:
         packets = WindowRecorder(counter, settings.windows, settings.archive, _report)
+        if services is not None:
+            packets.tap = services.take_window
         looks.append(packets.look)
     click.echo(READY)
     try:
@@ -120,13 +122,13 @@ def collect(settings: Settings) -> None:
             time.sleep(LOOK_SECONDS)
             for look in looks:
                 look()
+        if packets is not None:
+            packets.stop()
     finally:
         recorder.stop(stops.reason)
         if services is not None:
             services.stop(stops.reason)
         source.close()
-    if packets is not None:
-        packets.stop()
 
 
 def _service_recorder(

@@ -9,7 +9,7 @@ import click
 
 from perfmeasure.config import default_host
 from perfmeasure.errors import MissingError, UsageError
-from perfmeasure.flows import cgroup, existing, privileges
+from perfmeasure.flows import cgroup, existing, loader, privileges
 from perfmeasure.flows.connection_source import ConnectionSource
 from perfmeasure.logfile import DAY_SECONDS, LogFile
 from perfmeasure.recordlog import now
@@ -153,6 +153,8 @@ def _run(
         log, scope, known, _report, lost=source.lost if source else None, datagrams=datagrams
     )
     privileges.keep_only(privileges.KEPT_WHILE_LISTING)
+    if source is not None:
+        loader.release_compiler()
     agent.follow(recorder, source, stops)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from perfmeasure.clock import read_pair
 from perfmeasure.errors import MissingError
-from perfmeasure.flows import existing
+from perfmeasure.flows import existing, grouphooks
 from perfmeasure.flows.connections import Record
+from perfmeasure.flows.windows import Window
 from perfmeasure.logfile import LogFile
 from perfmeasure.recordlog import BOOT_ID, Lines, RecordLog, now, start_line
 from perfmeasure.topology import processes
@@ -34,6 +35,7 @@ from perfmeasure.topology.sockdiag import (
     Socket,
     SocketLister,
 )
+from perfmeasure.topology.traffic import TrafficTable
 
 PROGRAM = "perfmeasure-services"
 LOG_NAME = "services.log"
@@ -94,7 +96,7 @@ class ServiceRecorder:
         self._pids = pids
         self._relays = relays
         self._addresses = addresses()
-        self._new: Lines = []
+        self._traffic = TrafficTable(grouphooks.interface_names())
         self._unknown: set[int] = set()
         self._group_id = scope.group.stat().st_ino if scope.group else 0
         self._ephemeral = ephemeral_ports()
@@ -143,6 +145,10 @@ class ServiceRecorder:
         """Whether `look` will tell of live connections: what they are now should be taken first."""
         return time.monotonic() >= self._next_poll
 
+    def take_window(self, window: Window) -> None:
+        """Take one window of packets."""
+        self._traffic.add(window)
+
     def look(self) -> None:
         """Write what has come and what is due; to be called some times a second."""
         moment = time.monotonic()
@@ -167,6 +173,8 @@ class ServiceRecorder:
             self._log.write([self._instance()])
         listed_at = now() if self._next_poll else self._scope.began_unix_ts
         self._list_listeners(listed_at)
+        ports = {one.port for one in self.listeners.live}
+        self._write("network_traffic", self._traffic.flush(ports))
         if self._relays is not None:
             self._write("relay", [relay._asdict() for relay in self._relays.read()])
         if self._poll is not None:

@@ -55,6 +55,11 @@ def check_services(prefix: Path, transferred: int) -> None:
     assert from_guards >= transferred
     assert received["tor-server", "tgen-server"] > 0
     assert received["monitor tor-client", "tor-client"] > 0
+    frames = [line for line in lines if line["record"] == "network_traffic"]
+    assert {line["dst_port"] for line in frames} & {port for _, port in services}
+    assert sum(line["bytes"] for line in frames if line["direction"] == "egress") > transferred
+    relay_names = {line["nickname"] for line in lines if line["record"] == "relay"}
+    assert {f"tor-relay {name}" for name in relay_names} & relays
     for line in lines:
         assert "torrc" not in jsonio.compact(line)  # which is an argument
 
