@@ -31,7 +31,7 @@ from perfmeasure.flows.window_recorder import WindowRecorder
 from perfmeasure.logfile import DAY_SECONDS, LogFile
 from perfmeasure.recordlog import now
 from perfmeasure.stopping import StopSignals
-from perfmeasure.topology.datagram_source import DatagramSource
+from perfmeasure.topology.datagram_source import open_source
 from perfmeasure.topology.naming import Known, of_measurement
 from perfmeasure.topology.relays import relays_of
 from perfmeasure.topology.service_log import LOG_NAME, Scope, ServiceRecorder
@@ -94,7 +94,7 @@ def collect(settings: Settings) -> None:
         counter = FlowCounter(grouphooks.both_ways(group), settings.window_ns, is_timed=False)
         counter.start()
     log = LogFile(settings.log_path, settings.archive, settings.rotate_every_seconds)
-    services = _service_recorder(settings, source, began_unix_ts)
+    services = _service_recorder(settings, source, attached_to, began_unix_ts)
     privileges.drop(settings.log_path.parent)
     recorder = ConnectionRecorder(
         source,
@@ -132,7 +132,10 @@ def collect(settings: Settings) -> None:
 
 
 def _service_recorder(
-    settings: Settings, source: ConnectionSource, began_unix_ts: float
+    settings: Settings,
+    source: ConnectionSource,
+    attached_to: Path | None,
+    began_unix_ts: float,
 ) -> ServiceRecorder | None:
     if settings.services is None:
         return None
@@ -147,7 +150,7 @@ def _service_recorder(
     )
     path = settings.services / "services" / LOG_NAME
     log = LogFile(path, settings.archive, settings.rotate_every_seconds)
-    datagrams = DatagramSource(settings.group) if settings.group else None
+    datagrams = open_source(attached_to, _report)
     recorder = ServiceRecorder(
         log,
         scope,

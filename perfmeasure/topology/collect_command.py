@@ -15,7 +15,7 @@ from perfmeasure.logfile import DAY_SECONDS, LogFile
 from perfmeasure.recordlog import now
 from perfmeasure.stopping import StopSignals
 from perfmeasure.topology import agent
-from perfmeasure.topology.datagram_source import DatagramSource
+from perfmeasure.topology.datagram_source import DatagramSource, open_source
 from perfmeasure.topology.naming import Known, Rule, by_rules, load_rules
 from perfmeasure.topology.service_log import LOG_NAME, Scope, ServiceRecorder
 from perfmeasure.units import parse_bytes, parse_seconds
@@ -121,10 +121,7 @@ def _kernel_sources() -> tuple[ConnectionSource, DatagramSource | None]:
     root = cgroup.mount_point()
     connections = ConnectionSource(root)
     existing.adopt(connections.storage_fd, existing.pids_of_machine())
-    if root is None:
-        _report("no cgroup v2 is mounted, so that UDP is not seen")
-        return connections, None
-    return connections, DatagramSource(root)
+    return connections, open_source(root, _report)
 
 
 def _run(
