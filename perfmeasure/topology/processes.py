@@ -108,11 +108,13 @@ def holders(pids: Iterable[int]) -> dict[int, list[int]]:
                     target = os.readlink(name, dir_fd=descriptor)
                 except OSError:
                     continue
-                if target.startswith(_SOCKET):
-                    inode = int(target[len(_SOCKET) : -1])
-                    pids_of_it = found.setdefault(inode, [])
-                    if not pids_of_it or pids_of_it[-1] != pid:
-                        pids_of_it.append(pid)
+                if target[:8] == _SOCKET:
+                    inode = int(target[8:-1])
+                    others = found.get(inode)
+                    if others is None:
+                        found[inode] = [pid]
+                    elif others[-1] != pid:
+                        others.append(pid)
         except OSError:
             continue
         finally:

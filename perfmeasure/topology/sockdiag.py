@@ -197,10 +197,12 @@ class _Reader:
         """Return, for each kind of attribute, its head, where its content is, and its length."""
         alike = (end - at, family, state)
         known = self._places.get(alike)
-        if known is not None and all(
-            _U32.unpack_from(buffer, at + start - 4)[0] == head for head, start, _ in known.values()
-        ):
-            return known
+        if known is not None:
+            for head, start, _ in known.values():
+                if _U32.unpack_from(buffer, at + start - 4)[0] != head:
+                    break
+            else:
+                return known
         found = {
             kind: (_U32.unpack_from(buffer, start - 4)[0], start - at, stop - start)
             for kind, start, stop in attributes(buffer, at + _MESSAGE.size, end)
