@@ -54,6 +54,20 @@ def test_first_line_of_a_new_day_rotates(path: Path, archive: Path) -> None:
     }
 
 
+def test_a_log_that_has_grown_too_big_rotates_within_its_day(path: Path, archive: Path) -> None:
+    log = LogFile(path, archive, rotate_at_bytes=100)
+    assert log.is_empty
+    entry = line(MIDNIGHT, "y" * 30)
+    for _ in range(5):
+        log.write(entry, MIDNIGHT)
+    assert not log.is_empty
+    folder = "2026-11-22/tgen-client/perfmeasure_2026-11-22_23:59:59"
+    assert archived(archive) == {
+        f"{folder}.tgen.log": entry * 2, f"{folder}.2.tgen.log": entry * 2,
+    }  # fmt: skip
+    assert path.read_bytes() == entry
+
+
 def test_an_idle_log_rotates_when_asked_and_an_empty_one_leaves_no_archive(
     path: Path, archive: Path
 ) -> None:

@@ -18,6 +18,7 @@ PROC = Path("/proc")
 _PREFIX = "perfmeasure"
 _EMPTY_WITHIN_SECONDS = 2.0
 _WALK_SECONDS = 1.0
+_MOST_GROUPS = 65536
 
 
 def mount_point(mounts: Path = MOUNTS) -> Path | None:
@@ -50,9 +51,11 @@ class GroupPaths:
         return self._found.get(number)
 
     def _walk(self) -> None:
-        """Note all groups; those that have gone since the last time stay."""
+        """Note all groups; those that have gone since the last time stay, up to a number."""
         if self._root is None:
             return
+        if len(self._found) > _MOST_GROUPS:
+            self._found.clear()
         for folder, _, _ in os.walk(self._root):
             with contextlib.suppress(OSError):
                 path = folder[len(str(self._root)) :] or "/"

@@ -32,8 +32,9 @@ from perfmeasure.logfile import DAY_SECONDS, LogFile
 from perfmeasure.recordlog import now
 from perfmeasure.stopping import StopSignals
 from perfmeasure.tether import READY
-from perfmeasure.topology.datagram_source import DatagramSource
+from perfmeasure.topology.datagram_source import open_source
 from perfmeasure.topology.naming import Known, of_measurement
+from perfmeasure.topology.relays import relays_of
 from perfmeasure.topology.service_log import LOG_NAME, Scope, ServiceRecorder
 from perfmeasure.units import parse_seconds
 
@@ -93,7 +94,7 @@ def collect(settings: Settings) -> None:
         counter = FlowCounter(grouphooks.both_ways(group), settings.window_ns, is_timed=False)
         counter.start()
     log = LogFile(settings.log_path, settings.archive, settings.rotate_every_seconds)
-    services = _service_recorder(settings, source, began_unix_ts)
+    services = _service_recorder(settings, source, attached_to, began_unix_ts)
     privileges.drop(settings.log_path.parent)
     recorder = ConnectionRecorder(
         source,
@@ -112,6 +113,8 @@ def collect(settings: Settings) -> None:
     packets = None
     if counter is not None and settings.windows is not None:
         packets = WindowRecorder(counter, settings.windows, settings.archive, _report)
+        if services is not None:
+            packets.tap = services.take_window
         looks.append(packets.look)
     click.echo(READY)
     try:
@@ -119,17 +122,20 @@ def collect(settings: Settings) -> None:
             time.sleep(LOOK_SECONDS)
             for look in looks:
                 look()
+        if packets is not None:
+            packets.stop()
     finally:
         recorder.stop(stops.reason)
         if services is not None:
             services.stop(stops.reason)
         source.close()
-    if packets is not None:
-        packets.stop()
 
 
 def _service_recorder(
-    settings: Settings, source: ConnectionSource, began_unix_ts: float
+    settings: Settings,
+    source: ConnectionSource,
+    attached_to: Path | None,
+    began_unix_ts: float,
 ) -> ServiceRecorder | None:
     if settings.services is None:
         return None
@@ -144,8 +150,16 @@ def _service_recorder(
     )
     path = settings.services / "services" / LOG_NAME
     log = LogFile(path, settings.archive, settings.rotate_every_seconds)
-    datagrams = DatagramSource(settings.group) if settings.group else None
-    recorder = ServiceRecorder(log, scope, known, _report, lost=source.lost, datagrams=datagrams)
+    datagrams = open_source(attached_to, _report)
+    recorder = ServiceRecorder(
+        log,
+        scope,
+        known,
+        _report,
+        lost=source.lost,
+        datagrams=datagrams,
+        relays=relays_of(settings.services),
+    )
     recorder.look()  # what was there before is found only with the rights of now
     return recorder
 

@@ -7,6 +7,7 @@ machine lacks: bcc itself, kernel headers, the right to load, or a hook that thi
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import os
 import sys
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 BPF_FOLDER = Path(__file__).resolve().parent.parent / "bpf"
 _REPORT_LINES = 4
+_COMPILER = ("libLLVM", "libclang", "libbcc")
+_MADV_DONTNEED = 4
 
 
 class Program:
@@ -73,6 +76,22 @@ class Program:
     def _compile(self, path: Path, flags: Sequence[str]) -> Any:
         with _headers_shown():
             return self._bcc.BPF(src_file=os.fsencode(path), cflags=list(flags))
+
+
+def release_compiler() -> None:
+    """Give back the memory that compiling took, in a process that goes on for long.
+
+    That is what the heap has free, and the compiler's code, which is read again if it is wanted.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # not every C library has it
+        libc.malloc_trim(0)
+    for line in Path("/proc/self/maps").read_text("utf-8", "replace").splitlines():
+        span, rights, *_, name = line.split(maxsplit=5)
+        # Nothing is written into code: what is dropped is in the file.
+        if rights == "r-xp" and Path(name).name.startswith(_COMPILER):
+            begin, end = (int(part, 16) for part in span.split("-"))
+            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
 
 
 @contextlib.contextmanager

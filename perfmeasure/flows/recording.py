@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 from perfmeasure import jsonio
 from perfmeasure.children import Children
@@ -43,6 +44,7 @@ class Recording:
         self._supervisor = supervisor
         self._progress = progress
         self._log_path = (config.prefix / "kernel" / "connections.log").absolute()
+        self._services_path = (config.prefix / "services" / "services.log").absolute()
         self._group: MeasurementCgroup | None = None
 
     async def start(self) -> None:
@@ -52,7 +54,7 @@ class Recording:
             MissingError: it cannot, and was asked for with ``--flows on``.
         """
         if self._config.flows is Flows.OFF:
-            self._write_absent("turned off (--flows off)")
+            self._write_absent("turned off (--flows off)", self._log_path, self._services_path)
             return
         self._progress.phase("flows")
         try:
@@ -70,8 +72,11 @@ class Recording:
             self.close()
             if self._config.flows is Flows.ON:
                 raise
-            self._write_absent(str(error))
-            self._progress.done(f"connections and packets are not recorded: {error}")
+            self._write_absent(str(error), self._log_path)
+            await self._start_poller()
+            self._progress.done(
+                f"connections and packets are not recorded: {error}. Services are polled"
+            )
             return
         self._children.cgroup = self._group.path
         self._progress.done("connections and packets are recorded")
@@ -88,7 +93,7 @@ class Recording:
             self._children.on_give_up(why)
         else:
             self._progress.warn(f"connections and packets are recorded no more: {why}")
-            self._write_absent(f"from here on: {why}")
+            self._write_absent(f"from here on: {why}", self._log_path, self._services_path)
 
     def _argv(self, group: MeasurementCgroup) -> list[str]:
         config = self._config
@@ -98,10 +103,32 @@ class Recording:
         argv += ["--services", str(config.prefix.absolute()), "--instance-id", config.host]
         return [*argv, "--rotate-every", f"{config.rotate_every_seconds} seconds"]
 
-    def _write_absent(self, reason: str) -> None:
+    async def _start_poller(self) -> None:
+        """Have services told of without the kernel's records."""
+        config = self._config
+        argv = [sys.executable, "-m", "perfmeasure.topology.poller"]
+        argv += ["--prefix", str(config.prefix.absolute()), "--instance-id", config.host]
+        argv += ["--archive", str(config.archive.absolute())]
+        argv += ["--rotate-every", f"{config.rotate_every_seconds} seconds"]
+
+        def given_up(why: str) -> None:
+            self._progress.warn(f"services are told of no more: {why}")
+            self._write_absent(f"from here on: {why}", self._services_path)
+
+        poller = ReadyChild(
+            "services", argv, self._supervisor, report=self._progress.warn, on_give_up=given_up
+        )
+        try:
+            await poller.start()
+        except MissingError as error:
+            given_up(str(error))
+
+    def _write_absent(self, reason: str, *paths: Path) -> None:
         config = self._config
         now = round(time.time(), 6)
         line = {"record": "absent", "unix_ts": now, "reason": reason}
-        log = LogFile(self._log_path, config.archive.absolute(), config.rotate_every_seconds)
-        log.write(f"{jsonio.compact(line)}\n".encode(), now)
-        log.close()
+        for path in paths:
+            log = LogFile(path, config.archive.absolute(), config.rotate_every_seconds)
+            log.write(f"{jsonio.compact(line)}
+".encode(), now)
+            log.close()

@@ -38,6 +38,8 @@ class WindowRecorder:
         report: Callable[[str], None],
     ) -> None:
         self._counter = counter
+        self.tap: Callable[[Window], None] = lambda _window: None
+        """Is shown each window."""
         self._report = report
         self._names: dict[int, str] = {}
         self._store = WindowStore(folder, self._names, archive)
@@ -64,6 +66,7 @@ class WindowRecorder:
 
     def _keep(self, windows: list[Window]) -> None:
         for window in windows:
+            self.tap(window)
             self._write(functools.partial(self._store.add, window))
 
     def _write(self, step: Callable[[], bool | None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,20 +9,16 @@ import click
 
 from perfmeasure.config import default_host
 from perfmeasure.errors import MissingError, UsageError
-from perfmeasure.flows import cgroup, existing, privileges
+from perfmeasure.flows import cgroup, existing, loader, privileges
 from perfmeasure.flows.connection_source import ConnectionSource
-from perfmeasure.flows.connections import Record
 from perfmeasure.logfile import DAY_SECONDS, LogFile
 from perfmeasure.recordlog import now
 from perfmeasure.stopping import StopSignals
-from perfmeasure.topology.datagram_source import DatagramSource
+from perfmeasure.topology import agent
+from perfmeasure.topology.datagram_source import DatagramSource, open_source
 from perfmeasure.topology.naming import Known, Rule, by_rules, load_rules
 from perfmeasure.topology.service_log import LOG_NAME, Scope, ServiceRecorder
 from perfmeasure.units import parse_bytes, parse_seconds
-
-READY = "READY"
-LOOK_SECONDS = 0.25
-"""How often the ring is emptied: it holds what comes in that time many times over."""
 
 _LISTING_SECONDS, _POLLING_SECONDS = 10.0, 1.0
 
@@ -112,21 +107,21 @@ def collect(
         parse_bytes(rotate_at, "--rotate-at") or None,
     )
     began_unix_ts = now()
-    kernel = datagrams = None
-    if source != "polling":
-        try:
-            root = cgroup.mount_point()
-            kernel = ConnectionSource(root)
-            existing.adopt(kernel.storage_fd, existing.pids_of_machine())
-            if root is None:
-                _report("no cgroup v2 is mounted, so that UDP is not seen")
-            else:
-                datagrams = DatagramSource(root)
-        except MissingError as error:
-            if source == "ebpf":
-                raise
-            _report(f"{error}. Connections are polled, so that short ones are missed")
+    try:
+        kernel, datagrams = _kernel_sources() if source != "polling" else (None, None)
+    except MissingError as error:
+        if source == "ebpf":
+            raise
+        kernel = datagrams = None
+        _report(f"{error}. Connections are polled, so that short ones are missed")
     _run(settings, kernel, datagrams, began_unix_ts)
+
+
+def _kernel_sources() -> tuple[ConnectionSource, DatagramSource | None]:
+    root = cgroup.mount_point()
+    connections = ConnectionSource(root)
+    existing.adopt(connections.storage_fd, existing.pids_of_machine())
+    return connections, open_source(root, _report)
 
 
 def _run(
@@ -155,21 +150,9 @@ def _run(
         log, scope, known, _report, lost=source.lost if source else None, datagrams=datagrams
     )
     privileges.keep_only(privileges.KEPT_WHILE_LISTING)
-    click.echo(READY, err=True)
-    try:
-        while not stops:
-            time.sleep(LOOK_SECONDS)
-            if source is not None:
-                if recorder.is_due:
-                    source.snapshot()
-                recorder.take([Record.unpack(data) for data in source.read()])
-            recorder.look()
-    finally:
-        if source is not None:
-            source.snapshot(with_idle=True)
-            recorder.take([Record.unpack(data) for data in source.read()])
-            source.close()
-        recorder.stop(stops.reason)
+    if source is not None:
+        loader.release_compiler()
+    agent.follow(recorder, source, stops)
 
 
 def _report(text: str) -> None:

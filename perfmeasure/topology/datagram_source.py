@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,21 @@ _MEMBERS = {
 }
 _BPF_NOEXIST = 1
 _LOST = ("datagram_sockets", "datagrams", "datagram_events")
+
+
+def open_source(group: Path | None, report: Callable[[str], None]) -> DatagramSource | None:
+    """Return what is counted of a group; None, with a sentence for people, where it cannot be.
+
+    Connections of TCP are worth having without it.
+    """
+    if group is None:
+        report("no cgroup v2 is mounted: UDP is not seen")
+        return None
+    try:
+        return DatagramSource(group)
+    except MissingError as error:
+        report(f"{error}. UDP is not seen")
+        return None
 
 
 class DatagramSource:

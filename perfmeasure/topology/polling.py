@@ -28,7 +28,8 @@ class _Live:
     """A connection that was listed."""
 
     first_unix_ts: float
-    process: Process | None = None
+    who: dict[str, Any] | None = None
+    """What a line says of its process."""
     bytes_told: tuple[int, int] = (-1, -1)
     """As the kernel counted them: with the peer's FIN, if that had arrived."""
     has_fin: bool = True
@@ -125,11 +126,14 @@ class ConnectionPoll:
         self._had_strangers = bool(strangers)
         if any(one.inode and one.inode not in holders for one in strangers):
             holders |= processes.holders(self._pids())
+        who: dict[int, dict[str, Any]] = {}
         for one in strangers:
             pids = holders.get(one.inode)
             if pids:
-                process = self._known.process(processes.owner(pids))
-                self._live[one.cookie] = _Live(unix_ts, process)
+                pid = processes.owner(pids)
+                if pid not in who:
+                    who[pid] = self._who(self._known.process(pid))
+                self._live[one.cookie] = _Live(unix_ts, who[pid])
             elif not self._is_ours_only:
                 self._live[one.cookie] = _Live(unix_ts)
         lines = []
@@ -153,21 +157,24 @@ class ConnectionPoll:
 
     def _line(self, one: Socket, live: _Live) -> dict[str, Any]:
         listener = self._listeners.at(self._netns, "tcp", one.local_port)
-        process = live.process
-        line: dict[str, Any] = {"netns": self._netns, "id": f"{self._boot}-{one.cookie:x}"}
-        if process is None and listener is not None:
-            process = listener.process
-        if process is not None:
-            line["service"] = self._known.name(process)
-            line["pid"] = process.pid
-            line["command"] = process.command
-        line["side"] = "active" if listener is None else "passive"
-        line["protocol"] = "tcp"
-        line["src_ip"] = one.local_ip
-        line["src_port"] = one.local_port
-        line["dst_ip"] = one.remote_ip
-        line["dst_port"] = one.remote_port
-        line["bytes_sent"] = one.bytes_sent
-        line["bytes_received"] = one.bytes_received
-        line["start_unix_ts"] = live.first_unix_ts
-        return line
+        who = live.who
+        if who is None:
+            who = self._who(listener.process) if listener is not None else {}
+        return {
+            "netns": self._netns,
+            "id": f"{self._boot}-{one.cookie:x}",
+            **who,
+            "side": "active" if listener is None else "passive",
+            "protocol": "tcp",
+            "src_ip": one.local_ip,
+            "src_port": one.local_port,
+            "dst_ip": one.remote_ip,
+            "dst_port": one.remote_port,
+            "bytes_sent": one.bytes_sent,
+            "bytes_received": one.bytes_received,
+            "start_unix_ts": live.first_unix_ts,
+        }
+
+    def _who(self, process: Process) -> dict[str, Any]:
+        name = self._known.name(process)
+        return {"service": name, "pid": process.pid, "command": process.command}

@@ -108,16 +108,35 @@ def holders(pids: Iterable[int]) -> dict[int, list[int]]:
                     target = os.readlink(name, dir_fd=descriptor)
                 except OSError:
                     continue
-                if target.startswith(_SOCKET):
-                    inode = int(target[len(_SOCKET) : -1])
-                    pids_of_it = found.setdefault(inode, [])
-                    if not pids_of_it or pids_of_it[-1] != pid:
-                        pids_of_it.append(pid)
+                if target[:8] == _SOCKET:
+                    inode = int(target[8:-1])
+                    others = found.get(inode)
+                    if others is None:
+                        found[inode] = [pid]
+                    elif others[-1] != pid:
+                        others.append(pid)
         except OSError:
             continue
         finally:
             os.close(descriptor)
     return found
+
+
+def descendants(ancestor: int) -> list[int]:
+    """Return the processes that one has started, and those that these have, in order."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir(PROC):  # noqa: PTH208 - names are all that is wanted
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                parent = int(_read(f"{PROC}/{entry}/stat").rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry))
+    found: list[int] = []
+    waiting = [ancestor]
+    while waiting:
+        more = children.get(waiting.pop(), [])
+        found += more
+        waiting += more
+    return sorted(found)
 
 
 def owner(pids: list[int]) -> int:

@@ -14,8 +14,9 @@ from typing import Any
 
 from perfmeasure.clock import read_pair
 from perfmeasure.errors import MissingError
-from perfmeasure.flows import existing
+from perfmeasure.flows import existing, grouphooks
 from perfmeasure.flows.connections import Record
+from perfmeasure.flows.windows import Window
 from perfmeasure.logfile import LogFile
 from perfmeasure.recordlog import BOOT_ID, Lines, RecordLog, now, start_line
 from perfmeasure.topology import processes
@@ -26,6 +27,7 @@ from perfmeasure.topology.listeners import Listener, ListenerTable, ephemeral_po
 from perfmeasure.topology.naming import Known
 from perfmeasure.topology.netlink import addresses
 from perfmeasure.topology.polling import ConnectionPoll
+from perfmeasure.topology.relays import RelayNotes
 from perfmeasure.topology.sockdiag import (
     CONNECTED_UDP,
     LISTENING,
@@ -33,6 +35,7 @@ from perfmeasure.topology.sockdiag import (
     Socket,
     SocketLister,
 )
+from perfmeasure.topology.traffic import TrafficTable
 
 PROGRAM = "perfmeasure-services"
 LOG_NAME = "services.log"
@@ -69,6 +72,7 @@ class ServiceRecorder:
         lost: tells what the kernel's records lost since the start, by kind; None where connections
             are polled.
         datagrams: what the kernel counts of UDP; None where it does not.
+        relays: the relays that tor connects to; None where there is no tor of ours.
         pids: gives the processes that may be ours; all of the machine, if it is not given.
 
     Raises:
@@ -84,13 +88,15 @@ class ServiceRecorder:
         *,
         lost: Callable[[], dict[str, int]] | None,
         datagrams: DatagramSource | None = None,
+        relays: RelayNotes | None = None,
         pids: Callable[[], list[int]] = existing.pids_of_machine,
     ) -> None:
         self._scope = scope
         self._known = known
         self._pids = pids
+        self._relays = relays
         self._addresses = addresses()
-        self._new: Lines = []
+        self._traffic = TrafficTable(grouphooks.interface_names())
         self._unknown: set[int] = set()
         self._group_id = scope.group.stat().st_ino if scope.group else 0
         self._ephemeral = ephemeral_ports()
@@ -139,6 +145,10 @@ class ServiceRecorder:
         """Whether `look` will tell of live connections: what they are now should be taken first."""
         return time.monotonic() >= self._next_poll
 
+    def take_window(self, window: Window) -> None:
+        """Take one window of packets."""
+        self._traffic.add(window)
+
     def look(self) -> None:
         """Write what has come and what is due; to be called some times a second."""
         moment = time.monotonic()
@@ -163,6 +173,10 @@ class ServiceRecorder:
             self._log.write([self._instance()])
         listed_at = now() if self._next_poll else self._scope.began_unix_ts
         self._list_listeners(listed_at)
+        ports = {one.port for one in self.listeners.live}
+        self._write("network_traffic", self._traffic.flush(ports))
+        if self._relays is not None:
+            self._write("relay", [relay._asdict() for relay in self._relays.read()])
         if self._poll is not None:
             self._write("service_connection", self._poll.poll(listed_at))
         else:
@@ -250,4 +264,9 @@ class ServiceRecorder:
             {"record": "service", "unix_ts": now()} | one.line(scope.instance_id, self._addresses)
             for one in self.listeners.live
         ]
-        return [start, self._instance(), *services]
+        relays = [
+            {"record": "relay", "unix_ts": now(), "instance_id": scope.instance_id}
+            | relay._asdict()
+            for relay in (self._relays.known if self._relays is not None else ())
+        ]
+        return [start, self._instance(), *services, *relays]

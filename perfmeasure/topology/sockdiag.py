@@ -32,8 +32,8 @@ _BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
 _REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2
 _MESSAGE = struct.Struct("=BBBB2H16s16sI2IIIIII")  # struct inet_diag_msg
 _INFO, _PROTOCOL, _V6ONLY, _CGROUP = 2, 10, 11, 21  # INET_DIAG_*
-# struct tcp_info: bytes_received; data_segs_in; bytes_sent, bytes_retrans.
-_RECEIVED_AT, _DATA_SEGMENTS_AT, _SENT_AT = 128, 152, 200
+# struct tcp_info: tcpi_bytes_received; tcpi_bytes_sent, tcpi_bytes_retrans.
+_RECEIVED_AT, _SENT_AT = 128, 200
 _INFO_NEEDED = _SENT_AT + 16
 _MAPPED = bytes(10) + b"\xff\xff"
 _DESTROY_GROUPS = 0b1111  # SKNLGRP_INET_TCP_DESTROY and its like for UDP and IPv6
@@ -61,7 +61,8 @@ class Socket(NamedTuple):
     """Payload of TCP that was sent, repeated segments once; 0 if it was not asked for."""
     bytes_received: int
     """Payload of TCP that arrived, with 1 for a FIN."""
-    data_segments_received: int
+    has_bytes: bool
+    """Whether the kernel said how many; it keeps none of what waits out its time."""
 
 
 class SocketLister:
@@ -97,7 +98,10 @@ class SocketLister:
             request = _REQUEST.pack(family, protocol, extensions, states)
             try:
                 for buffer, at, end in self._netlink.dump(_BY_FAMILY, request):
-                    found.append(read(buffer, at, end, protocol))
+                    one = read(buffer, at, end, protocol)
+                    # What is left of a socket in FIN_WAIT2 is listed as one, under another cookie.
+                    if one.has_bytes or not with_bytes:
+                        found.append(one)
             except OSError as error:
                 # ENOENT: the module (tcp_diag, udp_diag) or IPv6 is not there.
                 if error.errno != errno.ENOENT or family == socket.AF_INET:
@@ -166,12 +170,13 @@ class _Reader:
             _, _, _, _, inode,
         ) = _MESSAGE.unpack_from(buffer, at)  # fmt: skip
         where = self._where(buffer, at, end, family, state)
-        sent = received = segments = cgroup_id = 0
-        is_v6only = False
+        sent = received = cgroup_id = 0
+        is_v6only = has_bytes = False
         if (place := where.get(_INFO)) and place[2] >= _INFO_NEEDED:
             info = at + place[1]
             total, repeated = struct.unpack_from("=QQ", buffer, info + _SENT_AT)
-            received, segments = _RECEIVED.unpack_from(buffer, info + _RECEIVED_AT)
+            received = _U64.unpack_from(buffer, info + _RECEIVED_AT)[0]
+            has_bytes = True
             sent = max(0, total - repeated)
         if place := where.get(_CGROUP):
             cgroup_id = _U64.unpack_from(buffer, at + place[1])[0]
@@ -183,7 +188,7 @@ class _Reader:
             protocol, family, state,
             self._text(family, local), socket.ntohs(local_port),
             self._text(family, remote), socket.ntohs(remote_port),
-            low | high << 32, inode, is_v6only, cgroup_id, sent, received, segments,
+            low | high << 32, inode, is_v6only, cgroup_id, sent, received, has_bytes,
         )  # fmt: skip
 
     def _where(
@@ -192,10 +197,12 @@ class _Reader:
         """Return, for each kind of attribute, its head, where its content is, and its length."""
         alike = (end - at, family, state)
         known = self._places.get(alike)
-        if known is not None and all(
-            _U32.unpack_from(buffer, at + start - 4)[0] == head for head, start, _ in known.values()
-        ):
-            return known
+        if known is not None:
+            for head, start, _ in known.values():
+                if _U32.unpack_from(buffer, at + start - 4)[0] != head:
+                    break
+            else:
+                return known
         found = {
             kind: (_U32.unpack_from(buffer, start - 4)[0], start - at, stop - start)
             for kind, start, stop in attributes(buffer, at + _MESSAGE.size, end)
@@ -224,4 +231,3 @@ class _Reader:
 
 _MOST_TEXTS = 65536
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
-_RECEIVED = struct.Struct(f"=Q{_DATA_SEGMENTS_AT - _RECEIVED_AT - 8}xI")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def test_members_are_found_inside_anonymous_ones() -> None:
 def test_what_is_not_there_is_said(path: str) -> None:
     with pytest.raises(MissingError, match=r"no (member|structure)"):
         btf.Types(blob(TYPES, STRINGS)).member_offset(path)
+
+
+def test_a_bit_field_is_its_byte_and_its_bit(require: Callable[..., None]) -> None:
+    require("bpf")
+    types = btf.running_kernel()
+    byte, bit = types.flag("sock_common.skc_ipv6only")
+    # struct sock_common: skc_reuse has four bits, skc_reuseport one; then it.
+    assert byte == types.member_offset("sock_common.skc_reuse")
+    assert bit == (1 << 5 if sys.byteorder == "little" else 1 << 2)
 
 
 def test_hooks_are_found_by_name_and_kind() -> None:

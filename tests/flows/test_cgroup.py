@@ -83,3 +83,15 @@ def test_a_number_that_was_given_again_is_another_process(parent: Path) -> None:
         assert foreign.exists()
     finally:
         foreign.rmdir()
+
+
+def test_a_group_is_found_by_its_number(tmp_path: Path) -> None:
+    (tmp_path / "system.slice" / "nginx.service").mkdir(parents=True)
+    number = (tmp_path / "system.slice" / "nginx.service").stat().st_ino
+    paths = cgroup.GroupPaths(tmp_path)
+    assert paths(number) == "/system.slice/nginx.service"
+    (tmp_path / "system.slice" / "nginx.service").rmdir()
+    assert paths(number) == "/system.slice/nginx.service"  # of one that has gone, too
+    assert paths(tmp_path.stat().st_ino) == "/"
+    assert paths(1) is None
+    assert cgroup.GroupPaths(None)(number) is None

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.together("kernel", "they load programs and attach to th
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no time: close sends a reset
 _MAP_GET_FD_BY_ID = 14
-_MAPS = {"storage", "records", "lost", "wants_all", "handshakes"}
+_MAPS = {"storage", "records", "lost", "wants_all", "handshakes", "new_listeners"}
 _PROGRAMS = {"on_socket_opera", "on_sent", "on_received", "on_state", "on_io", "on_snapshot"}
 _WITHOUT_CGROUP = ("unshare", "-m", "sh", "-c", 'umount "$0" && exec "$@"')
 
@@ -412,6 +412,67 @@ def test_live_connections_are_told_of_in_windows_and_at_the_end(log: Path) -> No
     assert told[-1]["tcp_state"] == "ESTABLISHED"
     assert collector.records()[-1]["record"] == "stop"
     assert collector.records()[-1]["reason"] == "SIGTERM"
+
+
+# ---- services -----------------------------------------------------------------------------------
+
+
+def services_of(prefix: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (prefix / "services" / "services.log").read_bytes().splitlines()
+    return [line for line in map(jsonio.loads, lines) if line["record"] == kind]
+
+
+def listened_at(prefix: Path) -> set[int]:
+    return {line["listen_port"] for line in services_of(prefix, "service")}
+
+
+def test_services_are_told_of_by_another_that_goes_on_after_a_kill(
+    log: Path, tmp_path: Path
+) -> None:
+    pairs = Pairs()
+    with inside_a_cgroup() as group:
+        options = ["--cgroup", str(group), "--services", str(tmp_path), "--instance-id", "here"]
+        with collecting(log, *options) as collector:
+            listener = socket.create_server(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+            client = socket.create_connection(listener.getsockname())
+            server = listener.accept()[0]
+            client.sendall(b"x" * 100)
+            server.recv(100)
+            collector.until(lambda: port in listened_at(tmp_path))
+            collector.stop(signal.SIGKILL)
+        with collecting(log, *options) as collector:
+            client.sendall(b"x" * 10)
+            server.recv(10)
+            short, other = pairs.make("short")
+            short.close()
+            other.close()
+            client.close()
+            server.close()
+            with socket.socket(type=socket.SOCK_DGRAM) as asked:
+                asked.bind(("127.0.0.1", 0))
+                with socket.socket(type=socket.SOCK_DGRAM) as asks:
+                    asks.sendto(b"12345", asked.getsockname())
+                    asked.recv(9)
+            listener.close()
+            collector.until(lambda: len(pairs.found(collector)) == 2)
+            assert collector.stop() == (0, "")
+    started = services_of(tmp_path, "start")
+    assert [(line["source"], line["scope"]) for line in started] == [("ebpf", "measurement")] * 2
+    first, again, ended = (
+        line for line in services_of(tmp_path, "service") if line["listen_port"] == port
+    )
+    assert first["pid"] == again["pid"] == os.getpid()
+    assert first["valid_from_unix_ts"] < again["valid_from_unix_ts"] < ended["valid_to_unix_ts"]
+    connections = {line["id"]: line for line in services_of(tmp_path, "service_connection")}
+    sent = sorted((line["protocol"], line["side"], line["bytes_sent"], line["bytes_received"])
+                  for line in connections.values())  # fmt: skip
+    assert sent == [
+        ("tcp", "active", 0, 0), ("tcp", "active", 110, 0), ("tcp", "passive", 0, 0),
+        ("tcp", "passive", 0, 110), ("udp", "active", 5, 0), ("udp", "passive", 0, 5),
+    ]  # fmt: skip
+    assert {line["state"] for line in connections.values()} == {"closed"}
+    assert not services_of(tmp_path, "lost")
 
 
 # ---- packets ------------------------------------------------------------------------------------

@@ -91,3 +91,29 @@ def test_nothing_of_the_package_imports_bcc_before_it_is_needed() -> None:
 
 def test_the_programs_are_there() -> None:
     assert (BPF_FOLDER / "flows.bpf.c").is_file()
+
+
+def test_the_memory_of_compiling_is_given_back(require: Callable[..., None]) -> None:
+    require("root", "bpf")
+    code = """
+from pathlib import Path
+from perfmeasure.flows import cgroup, loader
+from perfmeasure.flows.connection_source import ConnectionSource
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+source = ConnectionSource(cgroup.mount_point())
+before = resident()
+loader.release_compiler()
+after = resident()
+source.snapshot(with_idle=True)
+source.read()
+ConnectionSource(cgroup.mount_point()).close()  # what was dropped comes back
+source.close()
+print(after / before)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert float(ran.stdout) < 0.7

@@ -79,9 +79,9 @@ class Scene:
     def start(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.recording.start())
 
-    def log(self) -> list[dict[str, Any]]:
-        lines = (self.config.prefix / "kernel" / "connections.log").read_bytes().splitlines()
-        return [jsonio.loads(line, "connections.log") for line in lines]
+    def log(self, name: str = "kernel/connections.log") -> list[dict[str, Any]]:
+        lines = (self.config.prefix / name).read_bytes().splitlines()
+        return [jsonio.loads(line, name) for line in lines]
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +125,7 @@ def test_turned_off_it_says_so_in_the_log(tmp_path: Path) -> None:
     (line,) = scene.log()
     assert (line["record"], line["reason"]) == ("absent", "turned off (--flows off)")
     assert isinstance(line["unix_ts"], float)
+    assert scene.log("services/services.log") == [line]
     assert Collector.made == []
     assert scene.children.cgroup is None
 
@@ -138,6 +139,17 @@ def test_what_the_machine_lacks_is_the_reason_and_the_measurement_goes_on(
     assert scene.log()[0]["reason"] == "cgroup v2: not mounted. Mount it"
     assert "not recorded: cgroup v2: not mounted. Mount it" in capsys.readouterr().err
     assert scene.children.cgroup is None
+    (poller,) = Collector.made
+    words = " ".join(poller.argv)
+    assert f"-m perfmeasure.topology.poller --prefix {tmp_path} --instance-id " in words
+    poller.line_received(b"READY")
+    assert scene.said == []
+    for _ in range(6):
+        poller.end()
+        scene.clock.advance(61)
+    assert "services are told of no more: services ended with status 3" in scene.said[-1]
+    (line,) = scene.log("services/services.log")
+    assert line["reason"].startswith("from here on: services ended")
 
 
 def test_what_the_collector_lacks_is_told_in_its_words(tmp_path: Path) -> None:

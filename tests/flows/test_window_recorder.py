@@ -52,6 +52,15 @@ class Scene:
         self.recorder.look()
 
 
+def test_each_window_is_shown_once(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    seen: list[Window] = []
+    scene.recorder.tap = seen.append
+    scene.look(0, 1)
+    scene.look()
+    assert [window.number for window in seen] == [0, 1]
+
+
 def test_windows_are_taken_when_they_are_over(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.look()

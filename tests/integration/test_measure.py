@@ -34,6 +34,40 @@ def fetch(url: str, path: str, **headers: str) -> tuple[int, bytes]:
         connection.close()
 
 
+def check_services(prefix: Path, transferred: int) -> None:
+    """The log of services has the way of the transfers by name, and their bytes."""
+    lines = [jsonio.loads(line) for line in
+             (prefix / "services" / "services.log").read_bytes().splitlines()]  # fmt: skip
+    assert (lines[0]["source"], lines[0]["scope"]) == ("ebpf", "measurement")
+    assert lines[0]["instance_id"] == "testhost"
+    services = {(line["protocol"], line["listen_port"]): line["name"]
+                for line in lines if line["record"] == "service"}  # fmt: skip
+    relays = {f"tor-relay {name}" for name in (
+        "authority0", "authority1", "authority2", "exit0", "exit1", "exit2",
+    )}  # fmt: skip
+    assert set(services.values()) == {"tgen-server", "tor-client", "tor-server", *relays}
+    ends = {line["id"]: line for line in lines if line["record"] == "service_connection"}
+    received: Counter[tuple[str, str]] = Counter()
+    for line in ends.values():
+        assert (line["source"], line["protocol"]) == ("ebpf", "tcp")
+        callee = services.get(("tcp", line["dst_port"]))
+        if line["side"] == "active" and callee is not None:
+            received[line["service"], callee] += line["bytes_received"]
+    assert received["tgen-client", "tor-client"] >= transferred
+    from_guards = sum(count for (caller, callee), count in received.items()
+                      if caller == "tor-client" and callee in relays)  # fmt: skip
+    assert from_guards >= transferred
+    assert received["tor-server", "tgen-server"] > 0
+    assert received["monitor tor-client", "tor-client"] > 0
+    frames = [line for line in lines if line["record"] == "network_traffic"]
+    assert {line["dst_port"] for line in frames} & {port for _, port in services}
+    assert sum(line["bytes"] for line in frames if line["direction"] == "egress") > transferred
+    relay_names = {line["nickname"] for line in lines if line["record"] == "relay"}
+    assert {f"tor-relay {name}" for name in relay_names} & relays
+    for line in lines:
+        assert "torrc" not in jsonio.compact(line)  # which is an argument
+
+
 def test_measure_from_nothing_to_a_database_over_http(
     tmp_path: Path, require: Callable[..., None]
 ) -> None:
@@ -105,6 +139,7 @@ def check_run_of_five(run: Running, summary: str) -> None:
     check_the_time_is_explained(host, succeeded)
     check_the_packets_agree(run.prefix / "kernel", host)
     assert check_packets_of_transfers(run.prefix, host) > 0
+    check_services(run.prefix, sum(t["filesize_bytes"] for t in succeeded))
     kinds = [".onion:" in t["endpoint_remote"] for t in transfers.values()]
     assert kinds.count(True) == kinds.count(False) == 5
     for kind in ("exit", "onion"):

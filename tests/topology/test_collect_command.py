@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from short_connections import ANSWERED_BYTES, SENT_BYTES, Load
 from topology_fixture import Played
 from topology_machines import SHARED_PORT, Agent, Amount, Edge, Machine, agents, three_machines
 
@@ -182,6 +183,53 @@ def test_by_polling_what_lives_is_told_with_its_process_and_the_rest_by_its_end(
     # The listener is known, so the other end has a name even if nothing but its end was seen.
     there = last_of_each(running["data"].records(), "service_connection", "id")
     assert {(line["service"], line["side"]) for line in there} == {("redis", "passive")}
+
+
+def _of_load(agent: Agent, port: int) -> tuple[list[Line], list[Line]]:
+    """Return the last lines of all connections to a port: callers' ends, and the server's."""
+    lines = last_of_each(agent.records(), "service_connection", "id")
+    return (
+        [line for line in lines if line["dst_port"] == port],
+        [line for line in lines if line["src_port"] == port],
+    )
+
+
+@pytest.mark.parametrize("source", ["ebpf", "polling"])
+def test_short_connections_of_processes_that_are_gone(
+    source: str, tmp_path: Path, require: Callable[..., None], *, is_long: bool
+) -> None:
+    require("root", "bpf", "cgroup2")
+    rate, seconds = (2000, 20.0) if is_long else (500, 1.5)
+    agent = Agent(Machine("here", 1, "none"), tmp_path, "--source", source, home=True)
+    load = Load()
+    try:
+        agent.until_ready()
+        made = load.call(rate, seconds, 0.0, 0.1, 1.0)
+        total = sum(made.values())
+        agent.until(lambda: len(_of_load(agent, load.port)[0]) >= total)
+        # The caller is gone; what it was called is known all the same.
+        agent.until(lambda: all("end_unix_ts" in line for line in _of_load(agent, load.port)[0]))
+    finally:
+        load.end()
+        ended = agent.stop()
+    assert ended == (0, "")
+    calls, answers = _of_load(agent, load.port)
+    assert len(calls) == total
+    for ends, bytes_sent in ((calls, SENT_BYTES), (answers, ANSWERED_BYTES)):
+        assert {line["bytes_sent"] for line in ends} == {bytes_sent}
+    named = [line for line in calls if line.get("service") == "bench-client"]
+    if source == "ebpf":
+        assert len(named) == len(answers) == total
+        assert {line["service"] for line in answers} == {"bench-server"}
+        assert {line["source"] for line in calls + answers} == {"ebpf"}
+        assert {line["bytes_received"] for line in calls} == {ANSWERED_BYTES}
+    else:
+        # What was listed has a name; the rest is marked as seen by its end alone.
+        assert {line["source"] for line in named} == {"polling"}
+        rest = [line for line in calls if line not in named]
+        assert {line["source"] for line in rest} == {"destroy"}
+        assert 0 < len(named) < total
+        print(f"by polling {len(named) / total:.1%} of {total} have a name")  # noqa: T201 - a figure
 
 
 def test_without_rights_it_polls_and_says_so(tmp_path: Path, require: Callable[..., None]) -> None:

@@ -12,7 +12,7 @@ from collecting import inside_a_cgroup
 
 from perfmeasure.errors import MissingError
 from perfmeasure.topology import datagram_source, processes
-from perfmeasure.topology.datagram_source import DatagramSource
+from perfmeasure.topology.datagram_source import DatagramSource, open_source
 from perfmeasure.topology.datagrams import Owner, Peer
 
 
@@ -125,6 +125,16 @@ def test_a_group_that_is_gone_is_said(require: Callable[..., None], tmp_path: Pa
     with pytest.raises(MissingError) as caught:
         DatagramSource(tmp_path / "gone")
     assert "cannot be attached" in str(caught.value)
+
+
+def test_without_it_the_rest_goes_on(require: Callable[..., None], tmp_path: Path) -> None:
+    require("root", "bpf")
+    said: list[str] = []
+    assert open_source(None, said.append) is None
+    assert open_source(tmp_path / "gone", said.append) is None
+    assert said[0] == "no cgroup v2 is mounted: UDP is not seen"
+    assert said[1].startswith("datagrams.bpf.c: cannot be attached to ")
+    assert said[1].endswith("UDP is not seen")
 
 
 def test_a_peer_is_read_as_the_kernel_writes_it() -> None:

@@ -53,7 +53,7 @@ def listed(cookie: int, port: int, inode: int, **more: Any) -> Socket:
         "protocol": socket.IPPROTO_TCP, "family": 2, "state": STATES.index("LISTEN"),
         "local_ip": "0.0.0.0", "local_port": port, "remote_ip": "0.0.0.0",  # noqa: S104
         "remote_port": 0, "cookie": cookie, "inode": inode, "is_v6only": False, "cgroup_id": 0,
-        "bytes_sent": 0, "bytes_received": 0, "data_segments_received": 0,
+        "bytes_sent": 0, "bytes_received": 0, "has_bytes": False,
     }  # fmt: skip
     return Socket(**(fields | more))
 
