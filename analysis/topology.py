@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,6 +55,24 @@ CREATE TEMP VIEW directed AS
 SELECT report.*, coalesce(judged.is_caller, side = 'active') AS is_caller,
        coalesce(judged.is_inferred, false) AS is_inferred
 FROM report LEFT JOIN judged USING (row)
+"""
+_ALL_REPORTED = f"""
+CREATE TEMP VIEW reported AS
+SELECT *, sent AS bytes_sent, received AS bytes_received, true AS is_whole,
+       if(end_ts < {_NEVER}, end_ts, start_ts) AS last_ts
+FROM directed
+"""  # noqa: S608 - the same
+# What is open goes on to the last moment that is known.
+_REPORTED_IN_WINDOW = """
+CREATE TEMP VIEW reported AS
+SELECT * EXCLUDE (share), share = 1 AS is_whole,
+       round(sent * share)::BIGINT AS bytes_sent, round(received * share)::BIGINT AS bytes_received
+FROM (SELECT *, greatest(start_ts, least(end_ts, {last_ts})) AS last_ts,
+             if(start_ts >= {begin} AND last_ts <= {end}, 1,
+                (least(last_ts, {end}) - greatest(start_ts, {begin})) / (last_ts - start_ts))
+             AS share
+      FROM directed
+      WHERE start_ts < {end} AND (start_ts >= {begin} OR last_ts > {begin}))
 """
 # What accepted a connection says so itself: it is believed before what is known of its port.
 _ACCEPTORS = """
@@ -154,7 +172,7 @@ def join(
 
     with tempfile.TemporaryDirectory(prefix="perfmeasure-") as place:
         # A database of its own, so that its limit is its own, too.
-        config = {"threads": 1, "memory_limit": _MEMORY, "temp_directory": place}
+        config: dict[str, Any] = {"threads": 1, "memory_limit": _MEMORY, "temp_directory": place}
         cursor = duckdb.connect(config=config)
         try:
             cursor.execute("SET preserve_insertion_order = false")
@@ -187,7 +205,7 @@ class _Joining:
         last = None
         if window is not None:
             [(last,)] = cursor.execute(
-                f"SELECT max(if(end_ts < {_NEVER}, end_ts, start_ts)) FROM report"
+                f"SELECT max(if(end_ts < {_NEVER}, end_ts, start_ts)) FROM report"  # noqa: S608 - ours
             ).fetchall()
             if isinstance(window, float):
                 window = None if last is None else Window(last - window, last)
@@ -201,18 +219,10 @@ class _Joining:
             accepted, endpoint = "LEFT JOIN accepted a ON a.caller = r.row", "coalesce(a.id, e.id)"
         cursor.execute(_reported(window, last))
         once = "ANTI JOIN pair ON row = callee" if has_callees else ""
-        cursor.execute(f"CREATE TEMP VIEW counted AS SELECT * FROM reported {once}")
-        there, at_there = self._looked_up("remote", "there_scope", "there_ip", "e")
-        here, at_here = self._looked_up("local", "here_scope", "here_ip", "e")
-        said = {
-            "pid": "r.pid" if self._pid == "pid" else self._pid,
-            "estimated": "sum(if(is_whole, 0, bytes_sent + bytes_received))" if window else "0",
-        }
-        queries = [
-            _CALLS.format(**said, id=endpoint, there=there, at_there=at_there, accepted=accepted)
-        ]
-        if has_callees:
-            queries.append(_HEARD.format(**said, here=here, at_here=at_here))
+        cursor.execute(f"CREATE TEMP VIEW counted AS SELECT * FROM reported {once}")  # noqa: S608 - ours
+        queries = self._aggregates(
+            endpoint, accepted, has_callees=has_callees, is_cut=window is not None
+        )
         path = _literal(str(edges))
         cursor.execute(f"COPY ({' UNION ALL '.join(queries)}) TO {path}")
         cursor.execute(_EDGE.format(path=path))
@@ -222,6 +232,23 @@ class _Joining:
             ).fetchall()
             window = None if first is None else Window(first, last)
         return Joined(cursor, self._coverage(has_pairs=has_callees), window)
+
+    def _aggregates(
+        self, endpoint: str, accepted: str, *, has_callees: bool, is_cut: bool
+    ) -> list[str]:
+        """Return the queries of the edges, by who told of them."""
+        there, at_there = self._looked_up("remote", "there_scope", "there_ip", "e")
+        said = {
+            "pid": "r.pid" if self._pid == "pid" else self._pid,
+            "estimated": "sum(if(is_whole, 0, bytes_sent + bytes_received))" if is_cut else "0",
+        }
+        calls = _CALLS.format(
+            **said, id=endpoint, there=there, at_there=at_there, accepted=accepted
+        )
+        if not has_callees:
+            return [calls]
+        here, at_here = self._looked_up("local", "here_scope", "here_ip", "e")
+        return [calls, _HEARD.format(**said, here=here, at_here=at_here)]
 
     def _direct(self) -> bool:
         """Make ``directed``: who called in each report. Return whether any is of who was called."""
@@ -293,11 +320,7 @@ class _Joining:
         coverage: dict[str, Any] = {}
         for name, counts in found.items():
             coverage[f"{name}_connections"], coverage[f"{name}_bytes"] = counts
-        # Of nothing there is no share.
-        for unit in ("connections", "bytes"):
-            if total := coverage[f"input_{unit}"]:
-                attributed = coverage[f"matched_{unit}"] + coverage[f"external_{unit}"]
-                coverage[f"share_{unit}"] = attributed / total
+        coverage |= share(coverage)
         sums = {
             "polled_connections": "if(source = 'polling', connections, 0)",
             "without_bytes_connections": "without_bytes_connections",
@@ -312,26 +335,22 @@ class _Joining:
         return int(connections), int(size)
 
 
+def share(coverage: Mapping[str, Any]) -> dict[str, float]:
+    """Return which share of the input is attributed; of nothing there is none."""
+    shares = {}
+    for unit in ("connections", "bytes"):
+        if total := coverage[f"input_{unit}"]:
+            attributed = coverage[f"matched_{unit}"] + coverage[f"external_{unit}"]
+            shares[f"share_{unit}"] = attributed / total
+    return shares
+
+
 def _reported(window: Window | None, last_ts: float | None) -> str:
     """Return the SQL of what of the reports counts in a window."""
     if window is None or last_ts is None:
-        return f"""
-CREATE TEMP VIEW reported AS
-SELECT *, sent AS bytes_sent, received AS bytes_received, true AS is_whole,
-       if(end_ts < {_NEVER}, end_ts, start_ts) AS last_ts
-FROM directed"""
+        return _ALL_REPORTED
     begin, end = window
-    # What is open goes on to the last moment that is known.
-    return f"""
-CREATE TEMP VIEW reported AS
-SELECT * EXCLUDE (share), share = 1 AS is_whole,
-       round(sent * share)::BIGINT AS bytes_sent, round(received * share)::BIGINT AS bytes_received
-FROM (SELECT *, greatest(start_ts, least(end_ts, {last_ts})) AS last_ts,
-             if(start_ts >= {begin} AND last_ts <= {end}, 1,
-                (least(last_ts, {end}) - greatest(start_ts, {begin})) / (last_ts - start_ts))
-             AS share
-      FROM directed
-      WHERE start_ts < {end} AND (start_ts >= {begin} OR last_ts > {begin}))"""
+    return _REPORTED_IN_WINDOW.format(begin=begin, end=end, last_ts=last_ts)
 
 
 def _literal(text: str) -> str:
