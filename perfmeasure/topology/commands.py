@@ -16,6 +16,7 @@ from perfmeasure import jsonio
 from perfmeasure.analysis import database, graph, topologydiff, topologyfiles, topologysource
 from perfmeasure.analysis.topology import CATEGORIES, Window
 from perfmeasure.errors import UsageError
+from perfmeasure.topology.collect_command import collect
 from perfmeasure.units import format_bytes, parse_seconds
 
 _EDGES_SHOWN = 40
@@ -40,6 +41,9 @@ def topology_command() -> None:
 
     Without the name of a command, show: perfmeasure topology LOGS is topology show LOGS.
     """
+
+
+topology_command.add_command(collect)
 
 
 @topology_command.command("show")
