@@ -6,8 +6,8 @@
 The fleet: hosts of 20 services with two listeners each, some wildcard, some on loopback; each
 service calls two others, something on its own loopback and a peer outside. The rows of a host
 stand together, as the reader of the logs writes them, unless --shuffled. The join runs in a process
-of its own, so that its memory is only its own; then some hosts are joined again in plain Python, and all
-bytes are counted in the file.
+of its own, so that its memory is only its own; then some hosts are joined again in plain Python,
+and all bytes are counted in the file.
 """
 
 from __future__ import annotations
