@@ -23,7 +23,6 @@ _COMMANDS = {
     "compare": "perfmeasure.analysis.compare_command:compare_command",
     "validate": "perfmeasure.analysis.commands:validate_command",
     "monitor": "perfmeasure.tor.monitor:monitor_command",
-    "topology": "perfmeasure.topology.commands:topology_command",
     "flows": "perfmeasure.flows.commands:flows_command",
     "record": "perfmeasure.recorder.commands:record_command",
     "console": "perfmeasure.recorder.terminal:console_command",

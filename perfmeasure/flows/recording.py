@@ -129,6 +129,5 @@ class Recording:
         line = {"record": "absent", "unix_ts": now, "reason": reason}
         for path in paths:
             log = LogFile(path, config.archive.absolute(), config.rotate_every_seconds)
-            log.write(f"{jsonio.compact(line)}
-".encode(), now)
+            log.write(f"{jsonio.compact(line)}\n".encode(), now)
             log.close()

@@ -39,7 +39,7 @@ class _Group(click.Group):
 def topology_command() -> None:
     """Tell which service calls which, across machines, with the bytes.
 
-    Without the name of a command, show: perfmeasure topology LOGS is perfmeasure topology show LOGS.
+    Without the name of a command, show: perfmeasure topology LOGS is topology show LOGS.
     """
 
 
@@ -163,10 +163,8 @@ def coverage_lines(coverage: Mapping[str, Any]) -> list[str]:
         for name in CATEGORIES
         if name in {"matched", "external"} or coverage[f"{name}_connections"]
     )
-    lines = [
-        f"{coverage['input_connections']} connections "
-        f"({format_bytes(coverage['input_bytes'])}): {terms}"
-    ]
+    total = f"{coverage['input_connections']} connections"
+    lines = [f"{total} ({format_bytes(coverage['input_bytes'])}): {terms}"]
     shares = [
         f"{coverage[f'share_{unit}']:.2%} of the {unit}"
         for unit in ("connections", "bytes")
@@ -220,9 +218,8 @@ def _changes_table(what: str, changes: list[dict[str, Any]]) -> Table:
             *(format_bytes(change[f"bytes_{when}"]) for when in ("before", "after")),
             *(f"{change.get(f'share_{when}', 0):.1%}" for when in ("before", "after")),
         )
-    if rest := len(changes) - _CHANGES_SHOWN:
-        if rest > 0:
-            table.add_row(f"and {rest} more")
+    if rest := changes[_CHANGES_SHOWN:]:
+        table.add_row(f"and {len(rest)} more")
     return table
 
 

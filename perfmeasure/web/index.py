@@ -38,6 +38,7 @@ NO_STATUS = jsonio.canonical(
     {"type": "perfmeasure-status", "version": "1.0", "state": "none"}
 )
 """What stands there when none ever ran: a page that asks again and again gets an answer."""
+TOPOLOGY_NAME = "topology.json"
 
 _BOKEH_NAMES = ("bokeh-api.min.js", "bokeh.min.js")
 _BLOCK_BYTES = 1 << 20

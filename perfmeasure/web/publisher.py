@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from perfmeasure.analysis.statistics import DestinationSummary
 
-_SOURCES = ("tgen-client", "tgen-server", "tor-client", "tor-server", "kernel")
+_SOURCES = ("tgen-client", "tgen-server", "tor-client", "tor-server", "kernel", "services")
 _DAYS_AT_ONCE = 30
 """Of so many days figures are made in one publication; what is left, in the next."""
 _DATED_DATABASE = re.compile(r"(\d{4}-\d\d-\d\d)\.perfmeasure\.analysis\.json\.xz\Z")
@@ -169,6 +169,8 @@ def publish_day(
         files[f"{date}.onionperf.analysis.json.xz"] = _xz(jsonio.canonical(for_collectors))
     if date >= _latest_date(docroot):
         files[index.LATEST_NAME] = text
+        if topology := _topology(document):
+            files[index.TOPOLOGY_NAME] = jsonio.canonical(topology)
     latest_date = date if index.LATEST_NAME in files else None
     files |= _figures(docroot, date, document)
     published = publish(docroot, files, latest_date=latest_date)
@@ -203,6 +205,14 @@ def _figures(docroot: Path, date: str, document: Mapping[str, Any]) -> dict[str,
         found = dayfigures.day_figures(of_day, day)
         days[day] = (found.points, found.summary, found.transfers)
     return figures.files_of_days(docroot, days)
+
+
+def _topology(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the topology of a day as a document of its own, None if there is none."""
+    from perfmeasure.analysis import graph, topologymerge  # noqa: PLC0415 - as above
+
+    sections = [node["topology"] for node in document["data"].values() if "topology" in node]
+    return graph.enveloped(topologymerge.merge(sections)) if sections else None
 
 
 def _xz(text: bytes) -> bytes:

@@ -19,7 +19,7 @@ def test_random_worlds_as_in_plain_python(world: dict[str, list[Row]]) -> None:
     wanted = Reference(**world)
     with tempfile.TemporaryDirectory() as place:
         services.write(Path(place), world)
-        found = graph.document(Path(place), most_external=1000)
+        found = graph.section(Path(place), most_external=1000)
     edges = {
         (edge["source"], edge["target"], edge["protocol"], edge["port"]): {
             name: edge[name] for name in ("bytes_sent", "bytes_received", "connections")
