@@ -111,7 +111,7 @@ SELECT {columns}
 FROM (SELECT * REPLACE (began_ts AS start_unix_ts, ended_ts AS end_unix_ts) FROM settled)
 ORDER BY start_unix_ts, id""",
     "addresses": "SELECT DISTINCT {columns} FROM raw ORDER BY ALL",
-    "traffic": "SELECT DISTINCT {columns} FROM raw ORDER BY window_start_unix_ts, ALL",
+    "traffic": "SELECT DISTINCT {columns} FROM raw ORDER BY ALL",
     "relays": """
 SELECT arg_max(fingerprint, told_ts) AS fingerprint, arg_max(nickname, told_ts) AS nickname, ip, port
 FROM raw GROUP BY ip, port ORDER BY ip, port""",

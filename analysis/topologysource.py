@@ -37,20 +37,12 @@ def load(
     Raises:
         InputError: there is neither, or a file cannot be read.
     """
-    found = source.find(paths)
-    logs = [log for log in found if log.kind is Kind.SERVICES]
-    if not logs:
-        if len(paths) == 1 and paths[0].is_file() and found[0].looks_like.startswith("a JSON"):
+    if len(paths) == 1 and paths[0].is_file():
+        [found] = source.find(paths)
+        if found.looks_like.startswith("a JSON"):
             return _in_document(database.load(paths[0]), str(paths[0]))
-        names = ", ".join(map(str, paths))
-        raise InputError(names, "no log of services among it", _WANTED)
     with tempfile.TemporaryDirectory(prefix="perfmeasure-") as place:
-        collection = services.read_logs(logs, Path(place))
-        for log in logs:
-            for line in _said(log):
-                say(line)
-        for reason in collection.absent:
-            say(f"services: {reason}")
+        collection = read_rows(paths, Path(place), say=say)
         return graph.document(
             Path(place),
             group_by=group_by,
@@ -58,6 +50,27 @@ def load(
             most_external=most_external,
             lost=collection.lost,
         )
+
+
+def read_rows(
+    paths: Sequence[Path], folder: Path, *, say: Callable[[str], None]
+) -> services.Collection:
+    """Write the rows of all logs in ``paths`` into a folder, as `services.read_logs` does.
+
+    Raises:
+        InputError: there is no such log, or one cannot be read.
+    """
+    logs = [log for log in source.find(paths) if log.kind is Kind.SERVICES]
+    if not logs:
+        names = ", ".join(map(str, paths))
+        raise InputError(names, "no log of services among it", _WANTED)
+    collection = services.read_logs(logs, folder)
+    for log in logs:
+        for line in _said(log):
+            say(line)
+    for reason in collection.absent:
+        say(f"services: {reason}")
+    return collection
 
 
 def _said(log: source.Input) -> list[str]:
