@@ -4,8 +4,6 @@ An edge's ends that are no known service have what they are for a service (``ext
 ``ambiguous``, ``unattributed``) and where they are for an instance.
 """
 
-# ruff: noqa: S608 - what is put into queries is this package's own names
-
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -78,18 +76,29 @@ def _fill(
     values: Mapping[tuple[str, ...], tuple[int, int]],
     at_ms: int | None,
 ) -> None:
-    labels = ", ".join(f"{label} VARCHAR" for label in group.labels)
-    columns = ", ".join(f"{family.name} DOUBLE" for family in group.families)
-    for table, kinds in (
-        (group.series_table, f"id BIGINT, {labels}"),
-        (group.samples_table, f"id BIGINT, at_ms BIGINT, {columns}"),
-    ):
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} ({kinds})")
-    if at_ms is None or not values:
-        return
-    numbered = list(enumerate(sorted(values.items()), 1))
-    rows = [(number, *key) for number, (key, _) in numbered]
-    places = ", ".join("?" * (len(group.labels) + 1))
-    connection.executemany(f"INSERT INTO {group.series_table} VALUES ({places})", rows)
-    samples = [(number, at_ms, *totals) for number, (_, totals) in numbered]
-    connection.executemany(f"INSERT INTO {group.samples_table} VALUES (?, ?, ?, ?)", samples)
+    keys = sorted(values) if at_ms is not None else []
+    ids = list(range(1, len(keys) + 1))
+    # A column at a time: row by row would take a statement each.
+    columns = {
+        group.series_table: [
+            ("id", "BIGINT", ids),
+            *(
+                (label, "VARCHAR", [key[place] for key in keys])
+                for place, label in enumerate(group.labels)
+            ),
+        ],
+        group.samples_table: [
+            ("id", "BIGINT", ids),
+            ("at_ms", "BIGINT", [at_ms] * len(keys)),
+            *(
+                (family.name, "DOUBLE", [values[key][place] for key in keys])
+                for place, family in enumerate(group.families)
+            ),
+        ],
+    }
+    for table, of_table in columns.items():
+        selected = ", ".join(f"unnest(?::{kind}[]) AS {name}" for name, kind, _ in of_table)
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT {selected}",
+            [column for *_, column in of_table],
+        )
