@@ -13,7 +13,7 @@ import os
 from typing import IO, TYPE_CHECKING, Any
 
 from perfmeasure import jsonio
-from perfmeasure.analysis import kernelrecords, servers, summaries
+from perfmeasure.analysis import kernelrecords, servers, summaries, topologymerge
 from perfmeasure.analysis.compression import BLOCK_BYTES, compress, plain_blocks
 from perfmeasure.analysis.join import join
 from perfmeasure.analysis.kernelrecords import KernelPart
@@ -45,6 +45,7 @@ class Measurement:
     tor: TorLog | None = None
     kernel: KernelLog | None = None
     windows: WindowsLog | None = None
+    topologies: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     _links: list[Link] = dataclasses.field(default_factory=list)
     _servers: list[ServerMatch] | None = None  # None without a server's log
     _kernel: KernelPart | None = None
@@ -92,26 +93,7 @@ class Measurement:
         document: dict[str, Any] = {"measurement_ip": self.measurement_ip}
         names = _Names(self.tor) if self.tor else None
         if self.tgen:
-            transfers = self.tgen.transfers
-            records = {
-                name: _transfer_record(name, transfer, link, names)
-                for name, transfer, link in zip(
-                    unique(t.base_id for t in transfers), transfers, self._links, strict=True
-                )
-            }
-            for index, record in enumerate(records.values()):
-                connection = self._kernel.connection_of(index) if self._kernel else None
-                stream = self._links[index].stream
-                record["phases"] = phases(transfers[index], stream, connection)
-            if self._kernel:
-                circuits = [link.circuit for link in self._links]
-                self._kernel.add_to_transfers(records.values(), transfers, circuits)
-            summary = summaries.transfers_summary(transfers, self._links)
-            if self._servers is not None:
-                for record, found in zip(records.values(), self._servers, strict=True):
-                    record["server"] = found.record()
-                summary["servers"] = summaries.count_statuses(self._servers)
-            document["tgen"] = {"transfers": records, "transfers_summary": summary}
+            document["tgen"] = self._tgen_record(self.tgen, names)
         if self.tor and names:
             document["tor"] = _tor_record(self.tor, names)
             if self._kernel:
@@ -121,7 +103,31 @@ class Measurement:
         if self.windows:
             kernel = document.setdefault("kernel", kernelrecords.nothing())
             kernel["windows_summary"] = self.windows.record()
+        if self.topologies:
+            document["topology"] = topologymerge.merge(self.topologies)
         return document
+
+    def _tgen_record(self, log: TgenLog, names: _Names | None) -> dict[str, Any]:
+        transfers = log.transfers
+        records = {
+            name: _transfer_record(name, transfer, link, names)
+            for name, transfer, link in zip(
+                unique(t.base_id for t in transfers), transfers, self._links, strict=True
+            )
+        }
+        for index, record in enumerate(records.values()):
+            connection = self._kernel.connection_of(index) if self._kernel else None
+            stream = self._links[index].stream
+            record["phases"] = phases(transfers[index], stream, connection)
+        if self._kernel:
+            circuits = [link.circuit for link in self._links]
+            self._kernel.add_to_transfers(records.values(), transfers, circuits)
+        summary = summaries.transfers_summary(transfers, self._links)
+        if self._servers is not None:
+            for record, found in zip(records.values(), self._servers, strict=True):
+                record["server"] = found.record()
+            summary["servers"] = summaries.count_statuses(self._servers)
+        return {"transfers": records, "transfers_summary": summary}
 
 
 def _cut_tor(log: TorLog, begin: float, end: float, streams: set[Stream]) -> None:

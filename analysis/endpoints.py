@@ -1,8 +1,8 @@
 """Who listens at an address and port at a time: the listeners of all instances, resolved.
 
-One row of the table ``endpoint`` is a place (scope, protocol, address, port) for a while, with the one service
-that answers there, or with the candidates if several do. For a place and a moment there is one row
-at most, so that a join with it never counts anything twice.
+One row of the table ``endpoint`` is a place (scope, protocol, address, port) for a while, with the
+one service that answers there, or with the candidates if several do. For a place and a moment there
+is one row at most, so that a join with it never counts anything twice.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ place AS (
     WHERE listen_ip IN ('0.0.0.0', '::')),
 -- Of several that could answer, the kernel takes the one that was bound most closely.
 expanded AS (
-    SELECT l.*, l.listen_ip AS ip, 0 AS rank FROM listener l WHERE listen_ip NOT IN ('0.0.0.0', '::')
+    SELECT l.*, l.listen_ip AS ip, 0 AS rank FROM listener l
+    WHERE listen_ip NOT IN ('0.0.0.0', '::')
     UNION ALL
     SELECT l.*, p.ip, if(listen_ip = '::' AND NOT contains(p.ip, ':'), 2, 1) AS rank
     FROM listener l JOIN place p USING (instance_id, netns)
@@ -114,7 +115,8 @@ earlier AS (
 later AS (
     SELECT * REPLACE (least(
         end_ts + {SLACK_SECONDS},
-        coalesce(lead(begin_ts) OVER (PARTITION BY {_PLACE} ORDER BY begin_ts), {_NEVER})) AS end_ts)
+        coalesce(lead(begin_ts) OVER (PARTITION BY {_PLACE} ORDER BY begin_ts), {_NEVER})
+        ) AS end_ts)
     FROM earlier),
 every AS (
     SELECT {_PLACE}, begin_ts - {SLACK_SECONDS} AS begin_ts, end_ts + {SLACK_SECONDS} AS end_ts,

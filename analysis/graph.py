@@ -1,17 +1,14 @@
-"""The topology as a document: nodes, edges, and how sure it is (docs/formats.md, "topology")."""
+"""The topology of some tables: nodes, edges, and how sure it is (docs/formats.md, "topology")."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perfmeasure.analysis import topology
 from perfmeasure.analysis.endpoints import is_loopback, unmapped
-from perfmeasure.analysis.topology import SOURCES, Joined, Window
-
-if TYPE_CHECKING:
-    import duckdb
+from perfmeasure.analysis.topology import Joined, Window
 
 TYPE = "perfmeasure-topology"
 VERSION = "1.0"
@@ -60,11 +57,11 @@ SELECT CASE source_kind WHEN 'service' THEN {{source}}
                  || {_place("peer_ip", "port")} END AS target,
        source_kind, source_instance, source_service, source_pid, target_kind,
        if(target_kind = 'unattributed', instance_id, target_instance) AS target_instance,
-       target_service, target_pid, peer_ip, candidates, protocol, port, is_inferred, sources,
-       connections, bytes_sent, bytes_received, first_unix_ts, last_unix_ts
+       target_service, target_pid, peer_ip, candidates, protocol, port, is_inferred,
+       source AS known_from, connections, bytes_sent, bytes_received, first_unix_ts, last_unix_ts
 FROM kinds
 """  # noqa: S608 - all of it is ours
-_KEPT = f"""
+_KEPT = """
 CREATE TEMP TABLE kept AS
 SELECT id, row_number() OVER (ORDER BY size DESC, id) AS place
 FROM (SELECT id, sum(size) AS size
@@ -72,13 +69,14 @@ FROM (SELECT id, sum(size) AS size
             WHERE source_kind = 'external'
             UNION ALL SELECT target, bytes_sent + bytes_received FROM named
             WHERE target_kind = 'external') GROUP BY id)
-QUALIFY place <= {{most}}
-"""  # noqa: S608 - the same
+QUALIFY place <= {most}
+"""
 _EDGES = f"""
 SELECT if(source_kind = 'external' AND s.id IS NULL, '{_OTHER}', source) AS source,
        if(target_kind = 'external' AND t.id IS NULL, '{_OTHER}', target) AS target,
        protocol, port, sum(bytes_sent), sum(bytes_received), sum(connections),
-       min(first_unix_ts), max(last_unix_ts), bit_or(sources), bool_or(is_inferred)
+       min(first_unix_ts), max(last_unix_ts), list_sort(list(DISTINCT known_from)),
+       bool_or(is_inferred)
 FROM named LEFT JOIN kept s ON s.id = source LEFT JOIN kept t ON t.id = target
 GROUP BY ALL
 ORDER BY sum(bytes_sent) + sum(bytes_received) DESC, 1, 2, protocol, port
@@ -94,7 +92,7 @@ ORDER BY ALL
 """
 
 
-def document(
+def section(
     folder: Path,
     *,
     group_by: str = "service",
@@ -118,8 +116,6 @@ def document(
         graph = _Graph(joined, folder, group_by)
         edges = graph.edges(most_external)
         found: dict[str, Any] = {
-            "type": TYPE,
-            "version": VERSION,
             "group_by": group_by,
             "nodes": graph.nodes(edges),
             "edges": edges,
@@ -128,6 +124,11 @@ def document(
         if joined.window:
             found["window"] = joined.window._asdict()
         return found
+
+
+def enveloped(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a topology as a document of its own, with its type and version."""
+    return {"type": TYPE, "version": VERSION, **section}
 
 
 class _Graph:
@@ -166,7 +167,7 @@ class _Graph:
                 "connections": int(connections),
                 "first_unix_ts": first,
                 "last_unix_ts": last,
-                "sources": _names(sources),
+                "sources": sources,
                 "is_inferred": is_inferred,
             }
             for (
@@ -186,14 +187,14 @@ class _Graph:
             if kind == "external" and id_ not in used:
                 others += 1
                 continue
+            node = nodes.setdefault(id_, {"id": id_, "kind": kind})
             told = {"service": service, "instance": instance, "candidates": candidates}
             if kind == "external":
                 told |= {"ip": ip, "port": port}
-            if self._group_by == "process":
+            if self._group_by == "process" and service:
                 told["pid"] = pid
             if self._group_by == "instance" and instance:
-                kind, told = "instance", {"instance": instance}
-            node = nodes.setdefault(id_, {"id": id_, "kind": kind})
+                told = {"kind": "instance", "instance": instance}
             node.update((key, value) for key, value in told.items() if value is not None)
         if _OTHER in used:
             nodes[_OTHER] = {"id": _OTHER, "kind": "external", "peers": others}
@@ -245,9 +246,3 @@ class _Graph:
             if relay := places.get((node.get("ip"), node.get("port"))):
                 names = zip(("fingerprint", "nickname"), relay, strict=True)
                 node.update((name, text) for name, text in names if text)
-
-
-def _names(sources: int) -> list[str]:
-    """Return the names of the sources whose bits are set."""
-    names = [name for name, bit in SOURCES.items() if sources & bit]
-    return names + ["other"] * (sources >= 2 * max(SOURCES.values()))

@@ -12,7 +12,7 @@ from typing import Any
 
 import perfmeasure
 from perfmeasure import jsonio
-from perfmeasure.analysis import records
+from perfmeasure.analysis import records, topologymerge
 
 _UNKNOWN = "unknown"
 
@@ -132,8 +132,14 @@ def _node(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for kept in connections.values():
             _rename(kept, kept.record, "peer", connection_names)
         merged["kernel"] = _kernel([node.get("kernel", {}) for node in nodes], connections)
+    merged |= _topology(nodes)
     records.summarise(merged)
     return merged
+
+
+def _topology(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    topologies = [node["topology"] for node in nodes if "topology" in node]
+    return {"topology": topologymerge.merge(topologies)} if topologies else {}
 
 
 def _kernel(

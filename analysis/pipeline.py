@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import perfmeasure
 from perfmeasure import jsonio
@@ -16,10 +16,12 @@ from perfmeasure.analysis import (
     scans,
     source,
     tgen,
+    topologysource,
     torctl,
     windows,
 )
 from perfmeasure.analysis.source import Kind
+from perfmeasure.analysis.topology import Window
 from perfmeasure.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -31,14 +33,19 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.remote import RemotePath
     from perfmeasure.analysis.scan import FactsOf
     from perfmeasure.analysis.scans import Prepare
+    from perfmeasure.analysis.services import Collection
     from perfmeasure.analysis.source import Input
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
     from perfmeasure.analysis.windows import WindowsLog
 
 _DAY_SECONDS = 86400
+_OF_NO_SIDE = {Kind.CONNECTIONS, Kind.WINDOWS, Kind.SERVICES}
 _REASONS_SHOWN = 5
 _SAID = ("absent", "clock_steps", "generators", "tor_versions")  # of the sources, in meta
+
+
+_Log = TypeVar("_Log", "TgenLog", "TorLog", "KernelLog", "WindowsLog")
 
 
 @dataclasses.dataclass
@@ -49,12 +56,15 @@ class _Pair:
     tor: TorLog | None = None
     kernel: KernelLog | None = None
     windows: WindowsLog | None = None
+    services: Collection | None = None
+    topology: dict[str, Any] | None = None
     answered: list[Transfer] = dataclasses.field(default_factory=list)
 
     @property
     def host(self) -> str:
         """The host that the logs name, fit to be a key, or nothing."""
-        hosts = (log.host for log in (self.tgen, self.tor, self.kernel) if log and log.host)
+        logs = (self.tgen, self.tor, self.kernel, self.services)
+        hosts = (log.host for log in logs if log and log.host)
         host = next(hosts, "")
         return re.sub(r"[^A-Za-z0-9._-]", "-", host)
 
@@ -232,20 +242,13 @@ def _read(
     for log in logs:
         instances.setdefault((log.root, log.kind, log.side), []).append(log)
     pairs: dict[str, _Pair] = {}
-    for (root, kind, side), files in sorted(instances.items()):
+    for (root, _, _), files in sorted(instances.items()):
         pair = pairs.setdefault(root, _Pair())
-        if kind is Kind.TGEN:
-            _add_tgen(pair, files, side, facts_of)
-        elif kind is Kind.TORCTL:
-            _add_tor(pair, files, side, facts_of)
-        elif kind is Kind.WINDOWS:
-            pair.windows = windows.read_logs(files, facts_of)
-        else:
-            pair.kernel = connections.read_logs(files, facts_of)
+        _add_logs(pair, files, facts_of, day)
     measurements: dict[str, database.Measurement] = {}
     sources: dict[str, Any] = {}
     for pair in pairs.values():
-        if pair.tgen or pair.tor or pair.kernel or pair.windows:
+        if pair.tgen or pair.tor or pair.kernel or pair.windows or pair.services:
             name = nickname or pair.host or "unknown"
             found = measurements.setdefault(name, database.Measurement(measurement_ip))
             _add_pair(found, pair, sources.setdefault(name, {what: [] for what in _SAID}))
@@ -259,25 +262,50 @@ def _read(
     return measurements, sources
 
 
+def _add_logs(
+    pair: _Pair, files: list[Input], facts_of: FactsOf, day: tuple[float, float] | None
+) -> None:
+    """Parse the logs of one instance."""
+    kind, side = files[0].kind, files[0].side
+    if kind is Kind.TGEN:
+        _add_tgen(pair, files, side, facts_of)
+    elif kind is Kind.TORCTL:
+        _add_tor(pair, files, side, facts_of)
+    elif kind is Kind.WINDOWS:
+        pair.windows = windows.read_logs(files, facts_of)
+    elif kind is Kind.SERVICES:
+        pair.services, pair.topology = topologysource.of_logs(
+            files, facts_of, window=Window(*day) if day else None
+        )
+    else:
+        pair.kernel = connections.read_logs(files, facts_of)
+
+
 def _add_pair(found: database.Measurement, pair: _Pair, said: dict[str, list[Any]]) -> None:
     """Add the logs of one folder to its nickname's, and to what is ``said`` about them."""
     said["clock_steps"] += _clock_steps(pair)
     if pair.tgen:
-        found.tgen = _merged_tgen(found.tgen, pair.tgen)
+        found.tgen = _both(found.tgen, pair.tgen)
         said["generators"] += [
             g for g in (pair.tgen.program,) if g not in ("", *said["generators"])
         ]
     if pair.tor:
-        found.tor = _merged_tor(found.tor, pair.tor)
+        found.tor = _both(found.tor, pair.tor)
         said["tor_versions"] += [v for v in pair.tor.tor_versions if v not in said["tor_versions"]]
-    if pair.kernel and found.kernel:
-        found.kernel.add(pair.kernel)
-    else:
-        found.kernel = found.kernel or pair.kernel
-    if pair.windows and found.windows:
-        found.windows.add(pair.windows)
-    else:
-        found.windows = found.windows or pair.windows
+    if pair.kernel:
+        found.kernel = _both(found.kernel, pair.kernel)
+    if pair.windows:
+        found.windows = _both(found.windows, pair.windows)
+    if pair.topology:
+        found.topologies.append(pair.topology)
+
+
+def _both(first: _Log | None, second: _Log) -> _Log:
+    """Return what two logs of a kind say, the first of which may not be there."""
+    if first is None:
+        return second
+    first.add(second)
+    return first
 
 
 def _clock_steps(pair: _Pair) -> list[dict[str, Any]]:
@@ -301,7 +329,7 @@ def _add_tgen(pair: _Pair, files: list[Input], side: str, facts_of: FactsOf) -> 
         file.side = "server" if is_server else "client"
     pair.answered += log.answered
     if not is_server:
-        pair.tgen = _merged_tgen(pair.tgen, log)
+        pair.tgen = _both(pair.tgen, log)
 
 
 def _add_tor(pair: _Pair, files: list[Input], side: str, facts_of: FactsOf) -> None:
@@ -311,32 +339,7 @@ def _add_tor(pair: _Pair, files: list[Input], side: str, facts_of: FactsOf) -> N
     for file in files:
         file.side = "server" if is_server else "client"
     if not is_server:
-        pair.tor = _merged_tor(pair.tor, log)
-
-
-def _merged_tgen(first: TgenLog | None, second: TgenLog) -> TgenLog:
-    if first is None:
-        return second
-    first.transfers += second.transfers
-    first.passive_count += second.passive_count
-    return first
-
-
-def _merged_tor(first: TorLog | None, second: TorLog) -> TorLog:
-    if first is None:
-        return second
-    first.streams += second.streams
-    first.circuits += second.circuits
-    first.guards += second.guards
-    first.connections += second.connections
-    first.gaps += second.gaps
-    for mine, other in (
-        (first.bytes_read, second.bytes_read),
-        (first.bytes_written, second.bytes_written),
-    ):
-        for second_, count in other.items():
-            mine[second_] = mine.get(second_, 0) + count
-    return first
+        pair.tor = _both(pair.tor, log)
 
 
 def _absent(found: database.Measurement) -> list[dict[str, str]]:
@@ -359,7 +362,7 @@ def _input_record(log: Input) -> dict[str, Any]:
     if log.kind is Kind.EMPTY:
         return record
     counts = log.counts
-    side = {} if log.kind in {Kind.CONNECTIONS, Kind.WINDOWS} else {"side": log.side}
+    side = {} if log.kind in _OF_NO_SIDE else {"side": log.side}
     return {
         **record,
         **side,
@@ -382,7 +385,7 @@ def _unknown(paths: Sequence[Path | RemotePath], logs: list[Input]) -> InputErro
     where = ", ".join(str(path) for path in paths)
     wanted = "logs of TGen (or perfmeasure's generator), Tor's control port or the kernel"
     if not logs:
-        names = "tgen.log, torctl.log or connections.log"
+        names = "tgen.log, torctl.log, connections.log or services.log"
         return InputError(where, f"no file with {names} in its name", wanted)
     seen = "; ".join(f"{log.name} is {log.looks_like}" for log in logs[:_REASONS_SHOWN])
     if len(logs) > _REASONS_SHOWN:

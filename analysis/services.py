@@ -29,7 +29,7 @@ from perfmeasure.analysis.servicescan import (
 
 if TYPE_CHECKING:
     from perfmeasure.analysis.scan import FactsOf
-    from perfmeasure.analysis.source import Input
+    from perfmeasure.analysis.source import Fact, Input
 
 TABLES = {
     "listeners": {
@@ -74,7 +74,12 @@ TABLES = {
         "bytes": "BIGINT",
         "window_start_unix_ts": "DOUBLE",
     },
-    "relays": {"fingerprint": "VARCHAR", "nickname": "VARCHAR", "ip": "VARCHAR", "port": "INTEGER"},
+    "relays": {
+        "fingerprint": "VARCHAR",
+        "nickname": "VARCHAR",
+        "ip": "VARCHAR",
+        "port": "INTEGER",
+    },
 }
 """The columns of each table, with their types in SQL; docs/formats.md says what they mean."""
 
@@ -95,9 +100,12 @@ WITH told AS (
            max(valid_to_unix_ts) AS ended_ts, max(told_ts) AS told_ts
     FROM raw GROUP BY ALL),
 settled AS (
-    SELECT told.*, coalesce(ended_ts, if(start_ts IS NOT NULL, greatest(start_ts, valid_from_unix_ts), NULL)) AS valid_to_unix_ts
+    SELECT told.*, CASE WHEN ended_ts IS NOT NULL THEN ended_ts
+                        WHEN start_ts IS NOT NULL THEN greatest(start_ts, valid_from_unix_ts)
+                        END AS valid_to_unix_ts
     FROM told ASOF LEFT JOIN starts ON told_ts < start_ts)
-SELECT {columns} FROM settled ORDER BY valid_from_unix_ts, protocol, listen_ip, listen_port, pid""",
+SELECT {columns} FROM settled
+ORDER BY valid_from_unix_ts, protocol, listen_ip, listen_port, pid""",
     "connections": """
 WITH told AS (
     SELECT arg_max(raw, told_ts + if(is_closed, 1e10, 0)) AS last, min(told_ts) AS first_ts,
@@ -113,7 +121,8 @@ ORDER BY start_unix_ts, id""",
     "addresses": "SELECT DISTINCT {columns} FROM raw ORDER BY ALL",
     "traffic": "SELECT DISTINCT {columns} FROM raw ORDER BY ALL",
     "relays": """
-SELECT arg_max(fingerprint, told_ts) AS fingerprint, arg_max(nickname, told_ts) AS nickname, ip, port
+SELECT arg_max(fingerprint, told_ts) AS fingerprint, arg_max(nickname, told_ts) AS nickname,
+       ip, port
 FROM raw GROUP BY ip, port ORDER BY ip, port""",
 }
 
@@ -129,6 +138,11 @@ class Collection:
     """The host of each instance that told of itself."""
     lost: dict[str, int] = dataclasses.field(default_factory=dict)
     absent: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        """The host that the logs name, or nothing."""
+        return next(iter(self.instances.values()), "")
 
 
 def write(folder: Path, tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
@@ -151,29 +165,12 @@ def read_logs(logs: Sequence[Input], folder: Path, facts_of: FactsOf = scan.fact
     """
     collection = Collection()
     with tempfile.TemporaryDirectory(prefix="perfmeasure-") as place:
-        parts = _Parts(Path(place))
+        parts = _Parts(Path(place), collection)
         for log in logs:
-            instance_id = ""
             lost: dict[str, int] = {}
             for facts in facts_of(log, is_whole=False):
-                rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-                for _, ts, fact in facts:
-                    if isinstance(fact, CollectorLost):
-                        lost[fact.what] = lost.get(fact.what, 0) + fact.lost_count
-                    elif isinstance(fact, CollectorAbsent):
-                        if fact.reason not in collection.absent:
-                            collection.absent.append(fact.reason)
-                    elif isinstance(fact, RelaySeen):
-                        rows["relays", ""].append({**fact._asdict(), "told_ts": ts})
-                    else:
-                        instance_id = getattr(fact, "instance_id", instance_id)
-                        if isinstance(fact, ServicesStarted):
-                            collection.instances[instance_id] = fact.host
-                        for table, row in _ROWS[type(fact)](fact, ts):
-                            rows[table, instance_id].append(row)
-                for (table, instance), found in rows.items():
-                    parts.add(table, instance, found)
-            if parts.is_new(log.sha256):
+                parts.take(facts, lost)
+            if parts.is_new(log.sha256):  # else it is a copy, which lost nothing more
                 for what, count in lost.items():
                     collection.lost[what] = collection.lost.get(what, 0) + count
         parts.settle(folder)
@@ -183,8 +180,9 @@ def read_logs(logs: Sequence[Input], folder: Path, facts_of: FactsOf = scan.fact
 class _Parts:
     """The rows of each table and instance as lines of JSON, in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, collection: Collection) -> None:
         self._folder = folder
+        self._collection = collection
         self._paths: dict[tuple[str, str], Path] = {}
         self._hashes: set[str] = set()
 
@@ -194,10 +192,22 @@ class _Parts:
         self._hashes.add(sha256)
         return is_new
 
-    def add(self, table: str, instance: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows of an instance."""
-        path = self._folder / str(len(self._paths))
-        _append(self._paths.setdefault((table, instance), path), rows)
+    def take(self, facts: Iterable[Fact], lost: dict[str, int]) -> None:
+        """Take facts of a log, and add what it ``lost``."""
+        rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for _, ts, fact in facts:
+            if isinstance(fact, CollectorLost):
+                lost[fact.what] = lost.get(fact.what, 0) + fact.lost_count
+            elif isinstance(fact, CollectorAbsent):
+                if fact.reason not in self._collection.absent:
+                    self._collection.absent.append(fact.reason)
+            else:
+                if isinstance(fact, ServicesStarted):
+                    self._collection.instances[fact.instance_id] = fact.host
+                for table, row in _ROWS[type(fact)](fact, ts):
+                    rows[table, getattr(fact, "instance_id", "")].append(row)
+        for key, found in rows.items():
+            _append(self._paths.setdefault(key, self._folder / str(len(self._paths))), found)
 
     def settle(self, folder: Path) -> None:
         """Write each table as Parquet, in which each row stands once."""
@@ -205,7 +215,7 @@ class _Parts:
         nothing.touch()
         with sql.cursor() as cursor:
             for table, columns in TABLES.items():
-                parts = []
+                parts: list[str] = []
                 for key in sorted(key for key in self._paths if key[0] == table):
                     starts = self._paths.get(("starts", key[1]), nothing)
                     for view, path, kind in (
@@ -270,6 +280,10 @@ def _of_connection(fact: ServiceConnectionSeen, ts: float) -> _Rows:
     yield "connections", row
 
 
+def _of_relay(fact: RelaySeen, ts: float) -> _Rows:
+    yield "relays", {**fact._asdict(), "told_ts": ts}
+
+
 def _of_traffic(fact: TrafficSeen, ts: float) -> _Rows:
     del ts
     yield "traffic", fact._asdict()
@@ -281,4 +295,5 @@ _ROWS: dict[type, Callable[[Any, float], _Rows]] = {
     ServiceSeen: _of_service,
     ServiceConnectionSeen: _of_connection,
     TrafficSeen: _of_traffic,
+    RelaySeen: _of_relay,
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     import duckdb
 
 CATEGORIES = ("matched", "external", "ambiguous", "unattributed")
-SOURCES = {"ebpf": 1, "polling": 2, "destroy": 4}
-"""The bit of each source that a connection may be known from."""
-_OTHER_SOURCE = 8
 _NEVER = 1e11
 _MEMORY = "160MB"  # of DuckDB; with what it does not count, and Python, less than 250 MB
 
@@ -36,7 +33,7 @@ SELECT file_row_number AS row, instance_id, netns, service, pid, side, protocol,
        {unmapped("dst_ip")} AS remote_ip, dst_port AS remote_port,
        start_unix_ts AS start_ts, coalesce(end_unix_ts, {_NEVER}) AS end_ts, source,
        coalesce(bytes_sent, 0) AS sent, coalesce(bytes_received, 0) AS received,
-       bytes_sent IS NULL OR bytes_received IS NULL AS is_without_bytes
+       bytes_sent + bytes_received AS known_bytes
 FROM read_parquet({{path}}, file_row_number = true)
 """  # noqa: S608 - all of it is ours
 _DIRECTED = """
@@ -59,6 +56,24 @@ SELECT report.*, coalesce(judged.is_caller, side = 'active') AS is_caller,
        coalesce(judged.is_inferred, false) AS is_inferred
 FROM report LEFT JOIN judged USING (row)
 """
+_ALL_REPORTED = f"""
+CREATE TEMP VIEW reported AS
+SELECT *, sent AS bytes_sent, received AS bytes_received, true AS is_whole,
+       if(end_ts < {_NEVER}, end_ts, start_ts) AS last_ts
+FROM directed
+"""  # noqa: S608 - the same
+# What is open goes on to the last moment that is known.
+_REPORTED_IN_WINDOW = """
+CREATE TEMP VIEW reported AS
+SELECT * EXCLUDE (share), share = 1 AS is_whole,
+       round(sent * share)::BIGINT AS bytes_sent, round(received * share)::BIGINT AS bytes_received
+FROM (SELECT *, greatest(start_ts, least(end_ts, {last_ts})) AS last_ts,
+             if(start_ts >= {begin} AND last_ts <= {end}, 1,
+                (least(last_ts, {end}) - greatest(start_ts, {begin})) / (last_ts - start_ts))
+             AS share
+      FROM directed
+      WHERE start_ts < {end} AND (start_ts >= {begin} OR last_ts > {begin}))
+"""
 # What accepted a connection says so itself: it is believed before what is known of its port.
 _ACCEPTORS = """
 CREATE TEMP TABLE acceptor AS
@@ -76,19 +91,15 @@ FROM pair JOIN directed d ON d.row = callee
 LEFT JOIN acceptor a ON a.instance_id = d.instance_id AND a.service = d.service
      AND a.pid IS NOT DISTINCT FROM {pid} AND a.protocol = d.protocol AND a.port = d.local_port
 """
-_SUMS = f"""
-bool_or(is_inferred) AS is_inferred,
-bit_or(CASE source {" ".join(f"WHEN '{name}' THEN {bit}" for name, bit in SOURCES.items())}
-       ELSE {_OTHER_SOURCE} END) AS sources,
-count(*) AS connections, sum(bytes_sent) AS bytes_sent, sum(bytes_received) AS bytes_received,
-count(*) FILTER (source = 'polling') AS polled_connections,
-count(*) FILTER (is_without_bytes) AS without_bytes_connections,
-sum(if(is_whole, 0, bytes_sent + bytes_received)) AS estimated_bytes,
+_SUMS = """
+source, count(*) AS connections, sum(bytes_sent) AS bytes_sent,
+sum(bytes_received) AS bytes_received, count(*) - count(known_bytes) AS without_bytes_connections,
 min(start_ts) AS first_unix_ts, max(last_ts) AS last_unix_ts
 """
 _CALLS = f"""
 SELECT false AS is_heard, r.instance_id, r.service, {{pid}} AS pid, {{id}} AS endpoint,
-       if({{id}} IS NULL, remote_ip, NULL) AS peer_ip, r.protocol, remote_port AS port, {_SUMS}
+       if({{id}} IS NULL, remote_ip, NULL) AS peer_ip, r.protocol, remote_port AS port,
+       is_inferred, {{estimated}} AS estimated_bytes, {_SUMS}
 FROM (SELECT *, {{there}} FROM counted WHERE is_caller) r
 LEFT JOIN endpoint e ON {{at_there}} {{accepted}}
 GROUP BY ALL
@@ -96,7 +107,7 @@ GROUP BY ALL
 _HEARD = f"""
 SELECT true AS is_heard, r.instance_id, r.service, {{pid}} AS pid,
        if(r.service IS NULL, e.id, NULL) AS endpoint, remote_ip AS peer_ip, r.protocol,
-       local_port AS port, {_SUMS}
+       local_port AS port, is_inferred, {{estimated}} AS estimated_bytes, {_SUMS}
 FROM (SELECT * REPLACE (bytes_received AS bytes_sent, bytes_sent AS bytes_received), {{here}}
       FROM counted WHERE NOT is_caller) r
 LEFT JOIN endpoint e ON {{at_here}}
@@ -161,7 +172,7 @@ def join(
 
     with tempfile.TemporaryDirectory(prefix="perfmeasure-") as place:
         # A database of its own, so that its limit is its own, too.
-        config = {"threads": 1, "memory_limit": _MEMORY, "temp_directory": place}
+        config: dict[str, Any] = {"threads": 1, "memory_limit": _MEMORY, "temp_directory": place}
         cursor = duckdb.connect(config=config)
         try:
             cursor.execute("SET preserve_insertion_order = false")
@@ -191,11 +202,13 @@ class _Joining:
         endpoints.make(cursor)
         cursor.execute(_MACHINE)
         has_callees = self._direct()
-        first, last = cursor.execute(
-            f"SELECT min(start_ts), max(if(end_ts < {_NEVER}, end_ts, start_ts)) FROM report"
-        ).fetchall()[0]
-        if isinstance(window, float):
-            window = None if last is None else Window(last - window, last)
+        last = None
+        if window is not None:
+            [(last,)] = cursor.execute(
+                f"SELECT max(if(end_ts < {_NEVER}, end_ts, start_ts)) FROM report"  # noqa: S608 - ours
+            ).fetchall()
+            if isinstance(window, float):
+                window = None if last is None else Window(last - window, last)
         accepted, endpoint = "", "e.id"
         if has_callees:
             pairs.make(cursor)
@@ -206,20 +219,36 @@ class _Joining:
             accepted, endpoint = "LEFT JOIN accepted a ON a.caller = r.row", "coalesce(a.id, e.id)"
         cursor.execute(_reported(window, last))
         once = "ANTI JOIN pair ON row = callee" if has_callees else ""
-        cursor.execute(f"CREATE TEMP VIEW counted AS SELECT * FROM reported {once}")
-        there, at_there = self._looked_up("remote", "there_scope", "there_ip", "e")
-        here, at_here = self._looked_up("local", "here_scope", "here_ip", "e")
-        pid = "r.pid" if self._pid == "pid" else self._pid
-        queries = [
-            _CALLS.format(pid=pid, id=endpoint, there=there, at_there=at_there, accepted=accepted)
-        ]
-        if has_callees:
-            queries.append(_HEARD.format(pid=pid, here=here, at_here=at_here))
+        cursor.execute(f"CREATE TEMP VIEW counted AS SELECT * FROM reported {once}")  # noqa: S608 - ours
+        queries = self._aggregates(
+            endpoint, accepted, has_callees=has_callees, is_cut=window is not None
+        )
         path = _literal(str(edges))
         cursor.execute(f"COPY ({' UNION ALL '.join(queries)}) TO {path}")
         cursor.execute(_EDGE.format(path=path))
-        known = window or (None if first is None else Window(first, last))
-        return Joined(cursor, self._coverage(has_pairs=has_callees), known)
+        if window is None:
+            [(first, last)] = cursor.execute(
+                "SELECT min(first_unix_ts), max(last_unix_ts) FROM edge"
+            ).fetchall()
+            window = None if first is None else Window(first, last)
+        return Joined(cursor, self._coverage(has_pairs=has_callees), window)
+
+    def _aggregates(
+        self, endpoint: str, accepted: str, *, has_callees: bool, is_cut: bool
+    ) -> list[str]:
+        """Return the queries of the edges, by who told of them."""
+        there, at_there = self._looked_up("remote", "there_scope", "there_ip", "e")
+        said = {
+            "pid": "r.pid" if self._pid == "pid" else self._pid,
+            "estimated": "sum(if(is_whole, 0, bytes_sent + bytes_received))" if is_cut else "0",
+        }
+        calls = _CALLS.format(
+            **said, id=endpoint, there=there, at_there=at_there, accepted=accepted
+        )
+        if not has_callees:
+            return [calls]
+        here, at_here = self._looked_up("local", "here_scope", "here_ip", "e")
+        return [calls, _HEARD.format(**said, here=here, at_here=at_here)]
 
     def _direct(self) -> bool:
         """Make ``directed``: who called in each report. Return whether any is of who was called."""
@@ -265,65 +294,63 @@ class _Joining:
     def _coverage(self, *, has_pairs: bool) -> dict[str, Any]:
         """Count each term for itself, and see that together they are what was reported."""
         total = "SELECT count(*), coalesce(sum(bytes_sent + bytes_received), 0) FROM"
-        found = {name: self._counts(f"{total} {name}") for name in ("reported", "counted")}
-        found["paired"] = (0, 0)
+        found = {"input": self._counts(f"{total} counted")}
+        whole: dict[str, tuple[str, ...]] = {"input": CATEGORIES}
         if has_pairs:
+            found["reported"] = self._counts(f"{total} reported")
             found["paired"] = self._counts(f"{total} reported SEMI JOIN pair ON row = callee")
-        for category in CATEGORIES:
-            found[category] = self._counts(
-                "SELECT coalesce(sum(connections), 0), "
-                "coalesce(sum(bytes_sent + bytes_received), 0) "
-                f"FROM edge WHERE category = '{category}'"
-            )
-        whole = {"reported": ("counted", "paired"), "counted": CATEGORIES}
-        for name, terms in whole.items():
+            whole["reported"] = ("input", "paired")
+        terms = "coalesce(sum({0}) FILTER (category = '{1}'), 0)"
+        both = ("connections", "bytes_sent + bytes_received")
+        each = [terms.format(what, category) for category in CATEGORIES for what in both]
+        counts = self._cursor.execute(f"SELECT {', '.join(each)} FROM edge").fetchall()[0]  # noqa: S608 - ours
+        for number, category in enumerate(CATEGORIES):
+            found[category] = (int(counts[2 * number]), int(counts[2 * number + 1]))
+        for name, parts in whole.items():
             for number, unit in enumerate(("connections", "bytes")):
-                parts = {term: found[term][number] for term in terms}
-                if found[name][number] != sum(parts.values()):
+                of_parts = {part: found[part][number] for part in parts}
+                if found[name][number] != sum(of_parts.values()):
                     raise PerfmeasureError(
                         "topology",
-                        f"{found[name][number]} {unit} {name} are not the sum of {parts}",
+                        f"{found[name][number]} {unit} of the {name} are not the sum of {of_parts}",
                         next_step="report it, please: nothing of this result can be trusted",
                     )
-        found["input"] = found.pop("counted")
+        found.setdefault("paired", (0, 0))
+        found.setdefault("reported", found["input"])
         coverage: dict[str, Any] = {}
         for name, counts in found.items():
             coverage[f"{name}_connections"], coverage[f"{name}_bytes"] = counts
-        # Of nothing there is no share.
-        for unit in ("connections", "bytes"):
-            if total := coverage[f"input_{unit}"]:
-                attributed = coverage[f"matched_{unit}"] + coverage[f"external_{unit}"]
-                coverage[f"share_{unit}"] = attributed / total
-        extras = ("polled_connections", "without_bytes_connections", "estimated_bytes")
-        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in extras)
-        [counted] = self._cursor.execute(f"SELECT {sums} FROM edge").fetchall()
-        return {**coverage, **dict(zip(extras, map(int, counted), strict=True))}
+        coverage |= share(coverage)
+        sums = {
+            "polled_connections": "if(source = 'polling', connections, 0)",
+            "without_bytes_connections": "without_bytes_connections",
+            "estimated_bytes": "estimated_bytes",
+        }
+        query = ", ".join(f"coalesce(sum({what}), 0)" for what in sums.values())
+        [counted] = self._cursor.execute(f"SELECT {query} FROM edge").fetchall()  # noqa: S608 - ours
+        return {**coverage, **dict(zip(sums, map(int, counted), strict=True))}
 
     def _counts(self, query: str) -> tuple[int, int]:
         [(connections, size)] = self._cursor.execute(query).fetchall()
         return int(connections), int(size)
 
 
+def share(coverage: Mapping[str, Any]) -> dict[str, float]:
+    """Return which share of the input is attributed; of nothing there is none."""
+    shares = {}
+    for unit in ("connections", "bytes"):
+        if total := coverage[f"input_{unit}"]:
+            attributed = coverage[f"matched_{unit}"] + coverage[f"external_{unit}"]
+            shares[f"share_{unit}"] = attributed / total
+    return shares
+
+
 def _reported(window: Window | None, last_ts: float | None) -> str:
     """Return the SQL of what of the reports counts in a window."""
     if window is None or last_ts is None:
-        return f"""
-CREATE TEMP VIEW reported AS
-SELECT *, sent AS bytes_sent, received AS bytes_received, true AS is_whole,
-       if(end_ts < {_NEVER}, end_ts, start_ts) AS last_ts
-FROM directed"""
+        return _ALL_REPORTED
     begin, end = window
-    # What is open goes on to the last moment that is known.
-    return f"""
-CREATE TEMP VIEW reported AS
-SELECT * EXCLUDE (share), share = 1 AS is_whole,
-       round(sent * share)::BIGINT AS bytes_sent, round(received * share)::BIGINT AS bytes_received
-FROM (SELECT *, greatest(start_ts, least(end_ts, {last_ts})) AS last_ts,
-             if(start_ts >= {begin} AND last_ts <= {end}, 1,
-                (least(last_ts, {end}) - greatest(start_ts, {begin})) / (last_ts - start_ts))
-             AS share
-      FROM directed
-      WHERE start_ts < {end} AND (start_ts >= {begin} OR last_ts > {begin}))"""
+    return _REPORTED_IN_WINDOW.format(begin=begin, end=end, last_ts=last_ts)
 
 
 def _literal(text: str) -> str:

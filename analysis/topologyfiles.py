@@ -58,7 +58,7 @@ def graphml(document: Mapping[str, Any]) -> bytes:
     """Return it as GraphML; what is a list in the document is a text with commas here."""
     import networkx as nx  # noqa: PLC0415 - it takes long to import
 
-    graph = nx.MultiDiGraph()
+    graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
     for node in document["nodes"]:
         ports = [f"{place['port']}/{place['protocol']}" for place in node.get("ports", ())]
         graph.add_node(node["id"], **_scalars({**node, "ports": ports}, but="id"))

@@ -175,6 +175,20 @@ class TorLog:
     relays: dict[str, set[tuple[str, int]]] = dataclasses.field(default_factory=dict)
     clock_steps: list[ClockStep] = dataclasses.field(default_factory=list)
 
+    def add(self, other: TorLog) -> None:
+        """Take in what other logs say."""
+        self.streams += other.streams
+        self.circuits += other.circuits
+        self.guards += other.guards
+        self.connections += other.connections
+        self.gaps += other.gaps
+        for mine, others in (
+            (self.bytes_read, other.bytes_read),
+            (self.bytes_written, other.bytes_written),
+        ):
+            for second, count in others.items():
+                mine[second] = mine.get(second, 0) + count
+
 
 def shift_open(records: Iterable[Circuit | Stream], seconds: float) -> None:
     """Bring the circuits and streams that are open over a step of the clock by ``seconds``."""

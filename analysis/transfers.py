@@ -75,6 +75,11 @@ class TgenLog:
     answered: list[Transfer] = dataclasses.field(default_factory=list)
     clock_steps: list[ClockStep] = dataclasses.field(default_factory=list)
 
+    def add(self, other: TgenLog) -> None:
+        """Take in what other logs say."""
+        self.transfers += other.transfers
+        self.passive_count += other.passive_count
+
 
 class Begun:
     """A transfer that has not ended: the times at which it passed each mark, and its last line."""

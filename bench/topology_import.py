@@ -167,7 +167,7 @@ def measure(top: Path, url: str, pid: int) -> None:
     """Do what is measured, and print what it took."""
     groups = (*families.RAW, *families.JOINED)
     watch = Watch(pid)
-    here = graph.document(top / "here")
+    here = graph.section(top / "here")
     print(f"joined here, {here['coverage']['input_connections']} connections: {watch}")
     watch = Watch(pid)
     with database.with_series(top / "here", here) as (connection, _):
@@ -199,7 +199,7 @@ def measure(top: Path, url: str, pid: int) -> None:
     watch = Watch(pid)
     with database.connected() as connection:
         rows.write(connection, top / "series", top / "there", (BEGIN, BEGIN + SECONDS + 60))
-    there = graph.document(top / "there")
+    there = graph.section(top / "there")
     print(f"made rows of it and joined them: {watch}")
     print(f"memory: {_peak_of('self'):.0f} MB here, {_peak_of(pid):.0f} MB of the server")
     assert there["coverage"] == here["coverage"]

@@ -1,4 +1,5 @@
-// One record for each TCP connection: when it ends, and once each window while it lives.
+// One record for each TCP connection: when it ends, and once each window while it lives. And one for
+// each listener, when it begins to listen and when it ends.
 //
 // The record of a connection is kept in its socket's storage, so it goes when the socket goes.
 // Storage is made by the sock_ops program for sockets of one control group (or, where there is no
@@ -19,9 +20,10 @@
 #include <uapi/linux/ipv6.h>
 #include <uapi/linux/tcp.h>
 
+#include "transport.h"
+
 #define FAMILY_INET 2
 #define FAMILY_INET6 10
-#define MOST_EXTENSION_HEADERS 4
 
 enum side { SIDE_UNKNOWN, SIDE_ACTIVE, SIDE_PASSIVE };
 enum origin { ORIGIN_NONE, ORIGIN_CONNECT, ORIGIN_LISTEN, ORIGIN_FIRST_IO, ORIGIN_SCAN };
@@ -41,7 +43,7 @@ struct connection {
     u64 cookie;
     u64 connect_ns;
     u64 syn_ack_ns;
-    u64 established_ns;
+    u64 established_ns; // of a listener: it began to listen
     u64 first_sent_ns;
     u64 last_sent_ns;
     u64 first_received_ns;
@@ -69,7 +71,9 @@ struct connection {
     u8 side;
     u8 origin;
     u8 state;
-    u8 padding[5];
+    u8 is_v6only;
+    u8 reconnects; // how many connections of this socket were before it
+    u8 padding[3];
     u8 local_address[16];
     u8 remote_address[16];
     char command[16];
@@ -109,6 +113,10 @@ struct handshake_times {
 };
 BPF_TABLE("lru_hash", struct handshake, struct handshake_times, handshakes, 16384);
 
+// A listener is seen in its tracepoint, where its address is, and told apart as one of the group in the
+// sock_ops call right after it: there its record waits for that.
+BPF_TABLE("lru_hash", u64, struct connection, new_listeners, 256);
+
 static inline void count_lost(int which) {
     u64 *count = lost.lookup(&which);
     if (count)
@@ -130,7 +138,9 @@ static inline void note_process(struct connection *c, u8 origin) {
 
 static inline void begin_active(struct connection *c) {
     // A socket whose connect failed may connect again: it is another connection.
+    u8 before = c->reconnects + !!(c->flags & IS_CLOSED);
     __builtin_memset(c, 0, sizeof(*c));
+    c->reconnects = before;
     c->side = SIDE_ACTIVE;
     c->connect_ns = bpf_ktime_get_ns();
     note_process(c, ORIGIN_CONNECT);
@@ -145,6 +155,7 @@ static inline void begin_listener(struct connection *c) {
 // Turn what was copied from the listener, or is new, into a passive connection's own.
 static inline void begin_passive(struct connection *c) {
     c->flags = 0;
+    c->established_ns = 0;
     c->side = SIDE_PASSIVE;
 }
 
@@ -180,6 +191,8 @@ static inline void fill(struct connection *c, void *sk) {
     bpf_probe_read_kernel(&net, sizeof(net), sk + OFFSET_SKC_NET);
     c->netns = read_u32(net, OFFSET_NET_INUM);
     c->family = read_u16(sk, OFFSET_SKC_FAMILY);
+    bpf_probe_read_kernel(&c->is_v6only, 1, sk + OFFSET_SKC_IPV6ONLY);
+    c->is_v6only = !!(c->is_v6only & SKC_IPV6ONLY_BIT);
     c->local_port = bpf_ntohs(read_u16(sk, OFFSET_INET_SPORT));
     c->remote_port = bpf_ntohs(read_u16(sk, OFFSET_SKC_DPORT));
     if (c->family == FAMILY_INET6) {
@@ -200,6 +213,14 @@ static inline void tell(struct connection *c) {
     __builtin_memcpy(record, c, sizeof(*record));
     // The reader looks every now and then; waking it for each record would cost ten times more.
     records.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+static inline void fill_listener(struct connection *c, void *sk) {
+    begin_listener(c);
+    fill(c, sk);
+    c->cookie = bpf_get_socket_cookie(sk);
+    c->state = BPF_TCP_LISTEN;
+    c->established_ns = bpf_ktime_get_ns();
 }
 
 // ---- states: a tracepoint with typed arguments --------------------------------------------------
@@ -226,8 +247,17 @@ int on_state(struct state_arguments *arguments) {
         }
         if (new_state == BPF_TCP_SYN_SENT)
             begin_active(c);
-        else if (new_state == BPF_TCP_LISTEN)
-            begin_listener(c);
+        else if (new_state == BPF_TCP_LISTEN) {
+            fill_listener(c, sk);
+            tell(c);
+        }
+    } else if (new_state == BPF_TCP_LISTEN) {
+        struct connection fresh = {};
+        if (read_u16(sk, OFFSET_SK_PROTOCOL) != IPPROTO_TCP)
+            return 0;
+        fill_listener(&fresh, sk);
+        new_listeners.update(&fresh.cookie, &fresh);
+        return 0;
     } else {
         c = storage.sk_storage_get(sk, 0, 0);
         if (!c)
@@ -235,8 +265,18 @@ int on_state(struct state_arguments *arguments) {
     }
     if (new_state == BPF_TCP_SYN_RECV && c->side != SIDE_ACTIVE)
         begin_passive(c);
-    if (c->flags & (IS_LISTENER | IS_CLOSED))
+    if (c->flags & IS_CLOSED)
         return 0;
+    if (c->flags & IS_LISTENER) {
+        if (new_state == BPF_TCP_CLOSE) {
+            c->flags |= IS_CLOSED;
+            c->closed_ns = bpf_ktime_get_ns();
+            c->cookie = bpf_get_socket_cookie(sk);
+            fill(c, sk);
+            tell(c);
+        }
+        return 0;
+    }
     switch (new_state) {
     case BPF_TCP_ESTABLISHED:
         c->established_ns = bpf_ktime_get_ns();
@@ -333,7 +373,14 @@ int on_socket_operation(struct bpf_sock_ops *operation) {
             return 1;
         }
         if (operation->op == BPF_SOCK_OPS_TCP_LISTEN_CB) {
+            u64 cookie = bpf_get_socket_cookie(operation);
+            struct connection *filled = new_listeners.lookup(&cookie);
             begin_listener(c);
+            if (filled) {
+                __builtin_memcpy(c, filled, sizeof(*c));
+                new_listeners.delete(&cookie);
+                tell(c);
+            }
             return 1;
         }
         if (operation->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
@@ -389,34 +436,9 @@ struct segment {
 static inline struct segment parse(struct __sk_buff *skb) {
     struct segment segment = {};
     void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-    struct iphdr *ip = data;
-    struct ipv6hdr *ip6 = data;
-    u32 offset;
-    u8 protocol;
-    if ((void *)(ip + 1) > end)
-        return segment;
-    if (ip->version == 4) {
-        offset = ip->ihl * 4;
-        protocol = ip->protocol;
-    } else {
-        if ((void *)(ip6 + 1) > end)
-            return segment;
-        offset = sizeof(*ip6);
-        protocol = ip6->nexthdr;
-#pragma unroll
-        for (int i = 0; i < MOST_EXTENSION_HEADERS; i++) {
-            if (protocol != IPPROTO_HOPOPTS && protocol != IPPROTO_ROUTING &&
-                protocol != IPPROTO_DSTOPTS)
-                break;
-            u8 *extension = data + offset;
-            if ((void *)(extension + 2) > end)
-                return segment;
-            protocol = extension[0];
-            offset += extension[1] * 8 + 8;
-        }
-    }
+    u32 offset = transport_offset(data, end, IPPROTO_TCP);
     struct tcphdr *tcp = data + offset;
-    if (protocol != IPPROTO_TCP || (void *)(tcp + 1) > end)
+    if (!offset || (void *)(tcp + 1) > end)
         return segment;
     segment.header = tcp;
     // skb->len is the true length of a packet that the card or the kernel will cut.

@@ -129,8 +129,7 @@ class MeasureConfig:
     @property
     def host(self) -> str:
         """The nickname, or one made of the short host name."""
-        short = socket.gethostname().partition(".")[0]
-        return self.nickname or re.sub(r"[^A-Za-z0-9-]", "-", short) or "unknown"
+        return self.nickname or default_host()
 
     @property
     def pauses_seconds(self) -> tuple[float, float]:
@@ -140,6 +139,12 @@ class MeasureConfig:
             initial if self.pause_initial_seconds is None else self.pause_initial_seconds,
             between if self.pause_between_seconds is None else self.pause_between_seconds,
         )
+
+
+def default_host() -> str:
+    """Return a nickname made of the short host name."""
+    short = socket.gethostname().partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9-]", "-", short) or "unknown"
 
 
 def load_toml(path: Path, names: Mapping[str, str]) -> dict[str, Any]:

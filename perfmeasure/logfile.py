@@ -40,15 +40,21 @@ class LogFile:
         archive: the ``log_archive`` folder; without it the log never rotates.
         rotate_every_seconds: length of a period, 1 to 86400. The last period of a day is cut at
             midnight UTC, so that no file spans two dates.
+        rotate_at_bytes: a file that has grown to this size rotates as well; None is never.
 
     Raises:
         MeasurementError: the file cannot be opened.
     """
 
     def __init__(
-        self, path: Path, archive: Path | None = None, rotate_every_seconds: int = DAY_SECONDS
+        self,
+        path: Path,
+        archive: Path | None = None,
+        rotate_every_seconds: int = DAY_SECONDS,
+        rotate_at_bytes: int | None = None,
     ) -> None:
         self.path = path
+        self._most_bytes = rotate_at_bytes
         self._archive = archive
         self._every = rotate_every_seconds
         self._fd = -1
@@ -73,15 +79,24 @@ class LogFile:
         Raises:
             OSError: the disk is full or fails; nothing of the entry is in the file then.
         """
+        self.turn_to(unix_ts)
+        self._append(entry)
+
+    def turn_to(self, unix_ts: float) -> None:
+        """Rotate if an entry of the time ``unix_ts`` belongs in another file."""
         period = self._period(unix_ts)
         if self._period_start is None:
             self._period_start = period
-        elif period != self._period_start:
+        elif period != self._period_start or (self._most_bytes and self._size >= self._most_bytes):
             # A line in the wrong file is better than none; rotate_if_due tells of the failure.
             with contextlib.suppress(OSError):
                 self._rotate()
                 self._period_start = period
-        self._append(entry)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in the file."""
+        return self._size == 0
 
     def rotate_if_due(self, now: float) -> None:
         """Rotate a log that nothing is written to, when ``now`` (Unix time) is past its period.

@@ -19,7 +19,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytest_plugins = ["testnet_fixture"]
+pytest_plugins = ["testnet_fixture", "topology_fixture"]
 
 TESTS = Path(__file__).resolve().parent
 IN_CI = os.environ.get("CI") == "true"

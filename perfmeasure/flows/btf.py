@@ -8,6 +8,7 @@ member that moved is found again, and one that is gone is an error instead of a 
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
 from pathlib import Path
 
@@ -62,6 +63,18 @@ class Types:
         Raises:
             MissingError: there is no such structure or member.
         """
+        return self._member_bits(path) // 8
+
+    def flag(self, path: str) -> tuple[int, int]:
+        """Return where a bit field of one bit is: its byte, and the bit's value in that.
+
+        Raises:
+            MissingError: there is no such structure or member.
+        """
+        byte, bit = divmod(self._member_bits(path), 8)
+        return byte, 1 << bit if sys.byteorder == "little" else 0x80 >> bit
+
+    def _member_bits(self, path: str) -> int:
         name, *members = path.split(".")
         type_id = self._named(name, _STRUCT)
         bits = 0
@@ -73,7 +86,7 @@ class Types:
             type_id = self._structure(found[1])
         if not members and type_id is None:
             raise self._missing(f"no structure {name}")
-        return bits // 8
+        return bits
 
     def tracepoint_id(self, name: str) -> int | None:
         """Return the id that a program names to run at a tracepoint; None if there is none."""

@@ -17,6 +17,7 @@ MOUNTS = Path("/proc/mounts")
 PROC = Path("/proc")
 _PREFIX = "perfmeasure"
 _EMPTY_WITHIN_SECONDS = 2.0
+_WALK_SECONDS = 1.0
 
 
 def mount_point(mounts: Path = MOUNTS) -> Path | None:
@@ -27,6 +28,35 @@ def mount_point(mounts: Path = MOUNTS) -> Path | None:
             # proc(5): a blank or the like in a path stands as an octal escape.
             return Path(place.encode().decode("unicode_escape"))
     return None
+
+
+class GroupPaths:
+    """Finds the path of a control group by its number, which is its folder's inode.
+
+    Args:
+        root: where cgroup v2 is mounted; None where it is not.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self._root = root
+        self._found: dict[int, str] = {}
+        self._next_walk = 0.0
+
+    def __call__(self, number: int) -> str | None:
+        """Return the path below the mount, ``/system.slice/x.service`` say; None if it is gone."""
+        if number not in self._found and time.monotonic() >= self._next_walk:
+            self._walk()
+            self._next_walk = time.monotonic() + _WALK_SECONDS
+        return self._found.get(number)
+
+    def _walk(self) -> None:
+        """Note all groups; those that have gone since the last time stay."""
+        if self._root is None:
+            return
+        for folder, _, _ in os.walk(self._root):
+            with contextlib.suppress(OSError):
+                path = folder[len(str(self._root)) :] or "/"
+                self._found[Path(folder).stat().st_ino] = path
 
 
 class MeasurementCgroup:

@@ -12,9 +12,9 @@ import os
 # Capabilities are each thread's own: a pool of threads that waits for work would keep them.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +29,18 @@ from perfmeasure.flows.connection_source import ConnectionSource
 from perfmeasure.flows.counter import FlowCounter
 from perfmeasure.flows.window_recorder import WindowRecorder
 from perfmeasure.logfile import DAY_SECONDS, LogFile
+from perfmeasure.recordlog import now
+from perfmeasure.stopping import StopSignals
+from perfmeasure.topology.datagram_source import DatagramSource
+from perfmeasure.topology.naming import Known, of_measurement
+from perfmeasure.topology.service_log import LOG_NAME, Scope, ServiceRecorder
 from perfmeasure.units import parse_seconds
 
 READY = "READY"
 LOOK_SECONDS = 0.1
 """How often the ring is emptied: it holds what comes in a second many times over."""
 
-_LAST_SECONDS = 8
+_SERVICES_SECONDS = 5.0
 
 
 def _report(text: str) -> None:
@@ -58,6 +63,10 @@ class Settings:
     """Where windows of the group's packets go; they are not counted if it is None."""
     window_ns: int
     """Length of a window."""
+    services: Path | None
+    """Data directory of the group's measurement, in which its services are told of, if at all."""
+    instance_id: str
+    """What the machine is called there."""
 
 
 def collect(settings: Settings) -> None:
@@ -67,15 +76,7 @@ def collect(settings: Settings) -> None:
         MissingError: the kernel or the machine lacks something.
         MeasurementError: a log cannot be opened, or packets are not accounted for.
     """
-    stops: list[int] = []
-
-    def stop_soon(number: int, _frame: object) -> None:
-        stops.append(number)
-        # Whatever hinders us: nobody may be left to send SIGKILL (perfmeasure.tether).
-        signal.alarm(_LAST_SECONDS)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop_soon)
+    stops = StopSignals()
     root = cgroup.mount_point()
     group = settings.group
     if group is not None and not (group / "cgroup.procs").exists():
@@ -83,6 +84,7 @@ def collect(settings: Settings) -> None:
             str(group), "not a cgroup v2", next_step="name a folder below a mounted cgroup v2"
         )
     attached_to = group or root
+    began_unix_ts = now()
     source = ConnectionSource(attached_to)
     pids = existing.pids_of_group(group) if group else existing.pids_of_machine()
     existing.adopt(source.storage_fd, pids)
@@ -91,6 +93,7 @@ def collect(settings: Settings) -> None:
         counter = FlowCounter(grouphooks.both_ways(group), settings.window_ns, is_timed=False)
         counter.start()
     log = LogFile(settings.log_path, settings.archive, settings.rotate_every_seconds)
+    services = _service_recorder(settings, source, began_unix_ts)
     privileges.drop(settings.log_path.parent)
     recorder = ConnectionRecorder(
         source,
@@ -101,22 +104,50 @@ def collect(settings: Settings) -> None:
             "scope": "cgroup" if group else "machine",
         },
         _report,
+        tap=services.take if services is not None else lambda _records: None,
     )
+    looks: list[Callable[[], None]] = [recorder.look]
+    if services is not None:
+        looks.append(services.look)
     packets = None
     if counter is not None and settings.windows is not None:
         packets = WindowRecorder(counter, settings.windows, settings.archive, _report)
+        looks.append(packets.look)
     click.echo(READY)
     try:
         while not stops:
             time.sleep(LOOK_SECONDS)
-            recorder.look()
-            if packets is not None:
-                packets.look()
+            for look in looks:
+                look()
     finally:
-        recorder.stop(signal.Signals(stops[0]).name if stops else "error")
+        recorder.stop(stops.reason)
+        if services is not None:
+            services.stop(stops.reason)
         source.close()
     if packets is not None:
         packets.stop()
+
+
+def _service_recorder(
+    settings: Settings, source: ConnectionSource, began_unix_ts: float
+) -> ServiceRecorder | None:
+    if settings.services is None:
+        return None
+    known = Known(of_measurement(settings.services), cgroup.GroupPaths(cgroup.mount_point()))
+    scope = Scope(
+        settings.instance_id,
+        "ebpf",
+        "measurement" if settings.group else "host",
+        _SERVICES_SECONDS,
+        began_unix_ts,
+        group=settings.group,
+    )
+    path = settings.services / "services" / LOG_NAME
+    log = LogFile(path, settings.archive, settings.rotate_every_seconds)
+    datagrams = DatagramSource(settings.group) if settings.group else None
+    recorder = ServiceRecorder(log, scope, known, _report, lost=source.lost, datagrams=datagrams)
+    recorder.look()  # what was there before is found only with the rights of now
+    return recorder
 
 
 @click.command("collector")
@@ -159,9 +190,17 @@ def collect(settings: Settings) -> None:
 @click.option(
     "--window", default="1 s", show_default=True, metavar="DURATION", help="Length of a window."
 )
+@click.option(
+    "--services",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Data directory of the measurement: its services are told of in services/.",
+)
+@click.option("--instance-id", default="", metavar="NAME", help="What the machine is called there.")
 def collector_command(
     *, log: Path, archive: Path | None, rotate_every: str, group: Path | None,
-    snapshot_seconds: float, windows: Path | None, window: str,
+    snapshot_seconds: float, windows: Path | None, window: str, services: Path | None,
+    instance_id: str,
 ) -> None:  # fmt: skip
     """Record TCP connections, and packets by windows, until SIGTERM."""
     rotate_every_seconds = parse_seconds(rotate_every, "--rotate-every")
@@ -182,6 +221,8 @@ def collector_command(
             snapshot_seconds,
             windows,
             round(window_seconds * 1e9),
+            services,
+            instance_id,
         )
     )
 

@@ -63,7 +63,13 @@ def offsets(types: btf.Types) -> dict[str, int]:
     """
     symbols = {f"OFFSET_{name}": types.member_offset(path) for name, path in _MEMBERS.items()}
     minimum = types.member_offset("tcp_sock.rtt_min") + types.member_offset("minmax_sample.v")
-    return {**symbols, "OFFSET_RTT_MIN": minimum}
+    v6only, bit = types.flag("sock.__sk_common.skc_ipv6only")
+    return {
+        **symbols,
+        "OFFSET_RTT_MIN": minimum,
+        "OFFSET_SKC_IPV6ONLY": v6only,
+        "SKC_IPV6ONLY_BIT": bit,
+    }
 
 
 class ConnectionSource:

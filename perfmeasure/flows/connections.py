@@ -13,7 +13,7 @@ import socket
 import struct
 from typing import Any
 
-LAYOUT = struct.Struct("=12Q12I4H3B5x16s16s16s")
+LAYOUT = struct.Struct("=12Q12I4H5B3x16s16s16s")
 """The fields of `Record`, in its order."""
 
 _INET6 = 10
@@ -79,6 +79,9 @@ class Record:
     side: int = 0
     origin: int = 0
     state: int = 0
+    is_v6only: int = 0
+    reconnects: int = 0
+    """How many connections of the same socket were before this one."""
     local_address: bytes = b""
     remote_address: bytes = b""
     command: bytes = b""
@@ -98,10 +101,10 @@ class Record:
 
     def line(self, unix_ts: float) -> dict[str, Any]:
         """Return the record as it stands in the log, at the time of its arrival."""
-        is_closed = bool(self.flags & Flag.IS_CLOSED)
+        is_closed = self.is_closed
         existed = bool(self.flags & Flag.EXISTED_BEFORE)
-        family, local = _address(self.family, self.local_address)
-        _, remote = _address(self.family, self.remote_address)
+        family, local = address(self.family, self.local_address)
+        _, remote = address(self.family, self.remote_address)
         line: dict[str, Any] = {
             "record": "connection",
             "unix_ts": unix_ts,
@@ -118,7 +121,7 @@ class Record:
         }
         if self.origin:
             line["pid"] = self.pid
-            line["command"] = self.command.partition(b"\0")[0].decode("utf-8", "replace")
+            line["command"] = self.command_text()
             line["process_seen_at"] = ORIGINS[self.origin]
             if self.cgroup_id:
                 line["cgroup_id"] = self.cgroup_id
@@ -138,8 +141,7 @@ class Record:
         counts: dict[str, Any] = {}
         if self.side or not self.flags & Flag.EXISTED_BEFORE:
             counts["bytes_sent"] = self.bytes_sent()
-        # The kernel counts a FIN that arrived as a byte.
-        counts["bytes_received"] = self.received - bool(self.socket_flags & _SOCK_DONE)
+        counts["bytes_received"] = self.bytes_received()
         counts["segments_sent"] = self.segments_sent
         counts["segments_received"] = self.segments_received
         counts["retransmitted_segments"] = self.retransmitted
@@ -161,6 +163,24 @@ class Record:
         syn = is_active and bool(self.flags & Flag.WAS_ESTABLISHED)
         fin = bool(self.flags & Flag.LOCAL_FIN_SENT) and self.unacknowledged == 0
         return max(0, self.acknowledged - syn - fin)
+
+    def bytes_received(self) -> int:
+        """Return the payload that arrived; the kernel counts a FIN as a byte."""
+        return self.received - bool(self.socket_flags & _SOCK_DONE)
+
+    @property
+    def is_listener(self) -> bool:
+        """Whether it is of a socket that listens, and no connection."""
+        return bool(self.flags & Flag.IS_LISTENER)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is the last one of its socket."""
+        return bool(self.flags & Flag.IS_CLOSED)
+
+    def command_text(self) -> str:
+        """Return what the process called itself."""
+        return self.command.partition(b"\0")[0].decode("utf-8", "replace")
 
     def end(self) -> str:
         """Return how a closed connection ended: a word of ``end`` in the log."""
@@ -188,10 +208,15 @@ _END_BY_ERROR = {
 _FIRST = frozenset(("first_sent", "first_received"))
 
 
-def _address(family: int, address: bytes) -> tuple[int, str]:
-    """Return 4 or 6, and the address as text; one mapped into IPv6 is an IPv4 address."""
+def address(family: int, raw: bytes) -> tuple[int, str]:
+    """Return 4 or 6, and the address as text; one mapped into IPv6 is an IPv4 address.
+
+    Args:
+        family: the kernel's number of it, 2 or 10.
+        raw: 16 bytes, of which IPv4 uses the first four.
+    """
     if family != _INET6:
-        return 4, socket.inet_ntop(socket.AF_INET, address[:4])
-    if address[:12] == _MAPPED:
-        return 4, socket.inet_ntop(socket.AF_INET, address[12:])
-    return 6, socket.inet_ntop(socket.AF_INET6, address)
+        return 4, socket.inet_ntop(socket.AF_INET, raw[:4])
+    if raw[:12] == _MAPPED:
+        return 4, socket.inet_ntop(socket.AF_INET, raw[12:])
+    return 6, socket.inet_ntop(socket.AF_INET6, raw)

@@ -31,6 +31,7 @@ class Program:
         file_name: the file in ``bpf/``, ``flows.bpf.c`` say. What it includes is beside it.
         functions: the kind of each function to load, as bcc names it: ``{"count": "XDP"}``.
         definitions: preprocessor symbols.
+        attach_types: for functions that the kernel loads for one hook only, which (`AttachType`).
 
     Raises:
         MissingError: it cannot be compiled or loaded here.
@@ -41,6 +42,7 @@ class Program:
         file_name: str,
         functions: Mapping[str, str],
         definitions: Mapping[str, int | str] | None = None,
+        attach_types: Mapping[str, int] | None = None,
     ) -> None:
         self._bcc = _import_bcc()
         path = BPF_FOLDER / file_name
@@ -52,7 +54,9 @@ class Program:
             for name, kind in functions.items():
                 try:
                     self.functions[name] = self.table.load_func(
-                        name.encode(), getattr(self._bcc.BPF, kind)
+                        name.encode(),
+                        getattr(self._bcc.BPF, kind),
+                        attach_type=(attach_types or {}).get(name, -1),
                     )
                 except Exception as error:
                     raise _not_loaded(file_name, name, report()) from error

@@ -29,11 +29,20 @@ class Capability(enum.IntEnum):
 
     DAC_OVERRIDE = 1
     """To write into a folder of another user, as root does."""
+    DAC_READ_SEARCH = 2
+    """To look into any folder: that of another's descriptors."""
+    SYS_PTRACE = 19
+    """To read what those descriptors are."""
     BPF = 39
     """To read maps, which kernels before 5.19 want it for."""
 
 
 KEPT_WHILE_COUNTING = (Capability.DAC_OVERRIDE, Capability.BPF)
+KEPT_WHILE_LISTING = (
+    *KEPT_WHILE_COUNTING,
+    Capability.DAC_READ_SEARCH,
+    Capability.SYS_PTRACE,
+)
 
 
 def drop(folder: Path) -> None:

@@ -140,6 +140,7 @@ class Recording:
         argv = [sys.executable, "-m", "perfmeasure.flows.collector", "--cgroup", str(group.path)]
         argv += ["--log", str(self._log_path), "--archive", str(config.archive.absolute())]
         argv += ["--windows", str(self._log_path.with_name("windows"))]
+        argv += ["--services", str(config.prefix.absolute()), "--instance-id", config.host]
         return [*argv, "--rotate-every", f"{config.rotate_every_seconds} seconds"]
 
     def _write_absent(self, reason: str) -> None:

@@ -17,6 +17,7 @@ from perfmeasure.analysis import database, graph, topologydiff, topologyfiles, t
 from perfmeasure.analysis.topology import CATEGORIES, Window
 from perfmeasure.errors import UsageError
 from perfmeasure.topology import export_command
+from perfmeasure.topology.collect_command import collect
 from perfmeasure.units import format_bytes, parse_seconds
 
 _EDGES_SHOWN = 40
@@ -39,8 +40,12 @@ class _Group(click.Group):
 def topology_command() -> None:
     """Tell which service calls which, across machines, with the bytes.
 
-    Without the name of a command, show: perfmeasure topology LOGS is perfmeasure topology show LOGS.
+    Without the name of a command, show: perfmeasure topology LOGS is topology show LOGS.
     """
+
+
+topology_command.add_command(collect)
+topology_command.add_command(export_command.export)
 
 
 @topology_command.command("show")
@@ -137,9 +142,6 @@ def diff_command(*, before: Path, after: Path, is_json: bool) -> None:
             _print(_changes_table(what, changes))
 
 
-topology_command.add_command(export_command.export)
-
-
 def parse_window(text: str) -> Window | float:
     """Return a time from and to, or the length of the last part of it in seconds.
 
@@ -175,10 +177,8 @@ def coverage_lines(coverage: Mapping[str, Any]) -> list[str]:
         for name in CATEGORIES
         if name in {"matched", "external"} or coverage[f"{name}_connections"]
     )
-    lines = [
-        f"{coverage['input_connections']} connections "
-        f"({format_bytes(coverage['input_bytes'])}): {terms}"
-    ]
+    total = f"{coverage['input_connections']} connections"
+    lines = [f"{total} ({format_bytes(coverage['input_bytes'])}): {terms}"]
     shares = [
         f"{coverage[f'share_{unit}']:.2%} of the {unit}"
         for unit in ("connections", "bytes")
@@ -232,9 +232,8 @@ def _changes_table(what: str, changes: list[dict[str, Any]]) -> Table:
             *(format_bytes(change[f"bytes_{when}"]) for when in ("before", "after")),
             *(f"{change.get(f'share_{when}', 0):.1%}" for when in ("before", "after")),
         )
-    if rest := len(changes) - _CHANGES_SHOWN:
-        if rest > 0:
-            table.add_row(f"and {rest} more")
+    if rest := changes[_CHANGES_SHOWN:]:
+        table.add_row(f"and {len(rest)} more")
     return table
 
 

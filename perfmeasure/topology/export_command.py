@@ -44,7 +44,7 @@ def export(*, paths: tuple[Path, ...], url: str) -> None:
     with tempfile.TemporaryDirectory(prefix="perfmeasure-") as place:
         folder = Path(place)
         collection = topologysource.read_rows(paths, folder, say=_say)
-        document = graph.document(folder, lost=collection.lost)
+        document = graph.section(folder, lost=collection.lost)
         with database.with_series(folder, document) as (connection, left_out):
             for group, count in left_out.items():
                 _say(f"{group}: {count} series, the smallest, are in one named {families.OTHER}")
@@ -71,7 +71,7 @@ def document_from(
     Args:
         url: where VictoriaMetrics or Prometheus is.
         window: from and to, or so many seconds until now; the last day, if there is none.
-        group_by: as of `graph.document`, as is ``most_external``.
+        group_by: as of `graph.section`, as is ``most_external``.
         most_external: how many external peers stand for themselves.
 
     Raises:
@@ -84,9 +84,10 @@ def document_from(
         window = Window(now - (window or _DAY_SECONDS), now)
     with tempfile.TemporaryDirectory(prefix="perfmeasure-") as place:
         tables_from(url, window, Path(place))
-        return graph.document(
+        section = graph.section(
             Path(place), group_by=group_by, window=window, most_external=most_external
         )
+        return graph.enveloped(section)
 
 
 def tables_from(url: str, window: Window, folder: Path) -> None:

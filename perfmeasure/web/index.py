@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STATE_NAME = ".publisher.json"
 INDEX_NAMES = ("index.json", "index.xml", "index.html")
 LATEST_NAME = "latest.json"
+TOPOLOGY_NAME = "topology.json"
 
 _BLOCK_BYTES = 1 << 20
 # A file whose time is this near may yet change without its time changing; it is hashed again.

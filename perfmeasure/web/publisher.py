@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from perfmeasure.analysis.statistics import DestinationSummary
 
-_SOURCES = ("tgen-client", "tgen-server", "tor-client", "tor-server", "kernel")
+_SOURCES = ("tgen-client", "tgen-server", "tor-client", "tor-server", "kernel", "services")
 _DATED_DATABASE = re.compile(r"(\d{4}-\d\d-\d\d)\.perfmeasure\.analysis\.json\.xz\Z")
 
 
@@ -159,6 +159,8 @@ def publish_day(
         files[f"{date}.onionperf.analysis.json.xz"] = _xz(jsonio.canonical(for_collectors))
     if date >= _latest_date(docroot):
         files[index.LATEST_NAME] = text
+        if topology := _topology(document):
+            files[index.TOPOLOGY_NAME] = jsonio.canonical(topology)
     latest_date = date if index.LATEST_NAME in files else None
     published = publish(docroot, files, latest_date=latest_date)
     found = statistics.describe(document, since_unix_ts)
@@ -174,6 +176,14 @@ def publish_day(
         "warnings": warnings + _rejections(document),
         "seconds": time.monotonic() - began,
     }
+
+
+def _topology(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the topology of a day as a document of its own, None if there is none."""
+    from perfmeasure.analysis import graph, topologymerge  # noqa: PLC0415 - as above
+
+    sections = [node["topology"] for node in document["data"].values() if "topology" in node]
+    return graph.enveloped(topologymerge.merge(sections)) if sections else None
 
 
 def _xz(text: bytes) -> bytes:

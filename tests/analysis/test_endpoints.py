@@ -7,6 +7,8 @@ import pytest
 
 from perfmeasure.analysis import endpoints
 
+ANY = "0.0.0.0"  # noqa: S104 - nothing is bound here
+
 
 def resolved(
     *listeners: tuple[Any, ...], addresses: tuple[tuple[str, int, str], ...] = ()
@@ -75,7 +77,7 @@ def test_two_of_one_service_are_one_and_two_services_are_candidates() -> None:
 
 def test_what_is_bound_more_closely_answers() -> None:
     found = resolved(
-        ("m1", "all", "0.0.0.0", 80, 100.0, None, 1),
+        ("m1", "all", ANY, 80, 100.0, None, 1),
         ("m1", "one", "10.0.0.1", 80, 100.0, None, 2),
         addresses=(("m1", 1, "10.0.0.1"), ("m1", 1, "10.0.0.2")),
     )
@@ -103,5 +105,5 @@ def test_an_address_of_two_instances_is_each_ones_own() -> None:
 )
 def test_mapped_addresses(address: str, wanted: str) -> None:
     with duckdb.connect() as cursor:
-        query = f"SELECT {endpoints.unmapped('ip')} FROM (SELECT ? AS ip)"
+        query = f"SELECT {endpoints.unmapped('ip')} FROM (SELECT ? AS ip)"  # noqa: S608
         assert cursor.execute(query, [address]).fetchall() == [(wanted,)]

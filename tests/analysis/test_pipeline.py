@@ -329,7 +329,7 @@ def test_what_the_caller_says_is_in_the_database(fixtures: Path) -> None:
 
 
 def test_nothing_that_is_known(tmp_path: Path, fixtures: Path) -> None:
-    with pytest.raises(InputError, match=r"no file with tgen\.log, torctl\.log or conn") as caught:
+    with pytest.raises(InputError, match=r"no file with tgen\.log, torctl\.log, conn") as caught:
         pipeline.analyze([tmp_path])
     assert caught.value.exit_status is ExitStatus.UNUSABLE_INPUT
     with pytest.raises(InputError, match=r"expected\.onionperf-3\.1\.json is a JSON document"):

@@ -19,7 +19,7 @@ def test_random_worlds_as_in_plain_python(world: dict[str, list[Row]]) -> None:
     wanted = Reference(**world)
     with tempfile.TemporaryDirectory() as place:
         services.write(Path(place), world)
-        found = graph.document(Path(place), most_external=1000)
+        found = graph.section(Path(place), most_external=1000)
     edges = {
         (edge["source"], edge["target"], edge["protocol"], edge["port"]): {
             name: edge[name] for name in ("bytes_sent", "bytes_received", "connections")
@@ -103,7 +103,7 @@ def test_a_result_that_does_not_add_up_is_none(
         "FROM (FROM read_parquet({path}) UNION ALL FROM read_parquet({path})) f",
     )
     monkeypatch.setattr(topology, "_EDGE", twice)
-    with pytest.raises(PerfmeasureError, match="1 connections counted are not the sum"):
+    with pytest.raises(PerfmeasureError, match="1 connections of the input are not the sum"):
         coverage(tmp_path, row())
 
 

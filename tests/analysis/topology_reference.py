@@ -35,7 +35,7 @@ def end_of(row: Row) -> float:
 
 
 class Reference:
-    """The same as `graph.document`, for few rows."""
+    """The same as `graph.section`, for few rows."""
 
     def __init__(self, listeners: list[Row], addresses: list[Row], connections: list[Row]) -> None:
         self.listeners = [{**row, "listen_ip": unmapped(row["listen_ip"])} for row in listeners]
@@ -47,7 +47,7 @@ class Reference:
             self.known.setdefault(ip, set()).add(instance)
         self.machines = {ip: next(iter(who)) for ip, who in self.known.items() if len(who) == 1}
         for row in self.listeners:
-            if row["listen_ip"] not in {"0.0.0.0", "::"}:
+            if row["listen_ip"] not in {_ANY_V4, _ANY_V6}:
                 self.known.setdefault(row["listen_ip"], set()).add(row["instance_id"])
         self.edges: dict[Key, Counter[str]] = {}
         self.categories: Counter[tuple[str, str]] = Counter()
@@ -60,23 +60,25 @@ class Reference:
 
     # ---- who listens -----------------------------------------------------------------------------
 
-    def _rank(self, row: Row, caller: Row, ip: str) -> int | None:
-        """Return how closely a listener is bound to an address, None if it does not answer there."""
+    def _rank(  # noqa: PLR0911 - one for each rule
+        self, row: Row, caller: Row, ip: str
+    ) -> int | None:
+        """Return how closely a listener is bound to an address, None where it does not answer."""
         listen, family = row["listen_ip"], 6 if ":" in ip else 4
-        is_wildcard = listen in {"0.0.0.0", "::"}
+        is_wildcard = listen in {_ANY_V4, _ANY_V6}
         if is_loopback(ip):
             if (row["instance_id"], row["netns"]) != (caller["instance_id"], caller["netns"]):
                 return None
         else:
             instances = self.known.get(ip, set())
-            if len(instances) > 1 and caller["instance_id"] in instances:
-                if row["instance_id"] != caller["instance_id"]:
-                    return None
+            is_elsewhere = row["instance_id"] != caller["instance_id"]
+            if len(instances) > 1 and caller["instance_id"] in instances and is_elsewhere:
+                return None
             if is_wildcard and (row["instance_id"], row["netns"], ip) not in self.addresses:
                 return None
         if not is_wildcard:
             return 0 if listen == ip else None
-        if listen == "0.0.0.0":
+        if listen == _ANY_V4:
             return 1 if family == 4 else None
         if family == 6:
             return 1
@@ -212,18 +214,21 @@ def _to(row: Row) -> float:
 
 
 def _are_ends_of_one(call: Row, accept: Row) -> bool:
-    if is_loopback(call["src_ip"]) or is_loopback(accept["src_ip"]):
-        if (call["instance_id"], call["netns"]) != (accept["instance_id"], accept["netns"]):
-            return False
+    is_inside = is_loopback(call["src_ip"]) or is_loopback(accept["src_ip"])
+    here, there = ((row["instance_id"], row["netns"]) for row in (call, accept))
+    if is_inside and here != there:
+        return False
     return (
         call["protocol"], call["src_ip"], call["src_port"], call["dst_ip"], call["dst_port"]
     ) == (
-        accept["protocol"], accept["dst_ip"], accept["dst_port"], accept["src_ip"], accept["src_port"]
+        accept["protocol"], accept["dst_ip"], accept["dst_port"], accept["src_ip"],
+        accept["src_port"],
     )  # fmt: skip
 
 
 # ---- worlds -------------------------------------------------------------------------------------
 
+_ANY_V4, _ANY_V6 = "0.0.0.0", "::"  # noqa: S104 - nothing is bound here
 _INSTANCES = ("m1", "m2", "m3")
 _IPS = (
     "10.0.0.1", "10.0.0.2", "10.0.0.3", "172.17.0.2", "127.0.0.1", "127.0.0.9", "::1", "fd00::1",
@@ -242,7 +247,7 @@ def _listeners(draw: st.DrawFn) -> Row:
         "netns": draw(st.sampled_from([1, 1, 1, 2])),
         "service": draw(st.sampled_from(["a", "b"])),
         "protocol": draw(_PROTOCOLS),
-        "listen_ip": draw(st.sampled_from([*_IPS, "0.0.0.0", "0.0.0.0", "::", "::"])),
+        "listen_ip": draw(st.sampled_from([*_IPS, _ANY_V4, _ANY_V4, _ANY_V6, _ANY_V6])),
         "listen_port": draw(st.sampled_from(_PORTS)),
         "is_v6only": draw(st.booleans()),
         "pid": draw(st.integers(1, 3)),
@@ -264,7 +269,7 @@ def _addresses(draw: st.DrawFn) -> Row:
 def _connections(draw: st.DrawFn) -> list[Row]:
     """Draw a report, and often the one of the other end, too."""
     begin, end = draw(_TIMES), draw(st.none() | _TIMES)
-    row = {
+    row: Row = {
         "instance_id": draw(st.sampled_from(_INSTANCES)),
         "netns": draw(st.sampled_from([1, 1, 1, 2])),
         "service": draw(st.sampled_from([None, "a", "b", "c"])),

@@ -25,7 +25,7 @@ from perfmeasure.flows.cgroup import mount_point
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no time: close sends a reset
 _MAP_GET_FD_BY_ID = 14
-_MAPS = {"storage", "records", "lost", "wants_all", "handshakes"}
+_MAPS = {"storage", "records", "lost", "wants_all", "handshakes", "new_listeners"}
 _PROGRAMS = {"on_socket_opera", "on_sent", "on_received", "on_state", "on_io", "on_snapshot"}
 _WITHOUT_CGROUP = ("unshare", "-m", "sh", "-c", 'umount "$0" && exec "$@"')
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import time
 from pathlib import Path
@@ -8,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from perfmeasure import clock, jsonio
-from perfmeasure.clock import ClockPair
+from perfmeasure import jsonio
 from perfmeasure.flows import connection_log
 from perfmeasure.flows.connection_log import ConnectionRecorder
 from perfmeasure.flows.connections import Flag, Record
@@ -110,58 +108,15 @@ def test_what_was_lost_is_told_once(
     assert told == [("storage", 3), ("ring_reservations", 1), ("storage", 2)]
 
 
-def test_a_step_of_the_clock_is_told(
-    path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection_log, "_HOUSEKEEPING_SECONDS", 0.0)
-    ours = recorder(Source(), LogFile(path), said)
-    pair = clock.read_pair()
-    stepped = ClockPair(pair.utc_ns + 5_000_000, pair.monotonic_ns)
-    monkeypatch.setattr(connection_log, "read_pair", lambda: stepped)
-    ours.look()
-    ours.look()
-    assert [line["reason"] for line in lines(path) if line["record"] == "clock"] == [
-        "start", "step",
-    ]  # fmt: skip
-
-
-def test_a_full_disk_is_reported_and_counted(path: Path, said: list[str]) -> None:
+def test_listeners_are_shown_to_the_tap_and_not_written(path: Path, said: list[str]) -> None:
     source = Source()
-    log = LogFile(path)
-    ours = recorder(source, log, said)
-    working, log._fd = log._fd, os.open("/dev/full", os.O_WRONLY)
-    source.waiting = [packed(1), packed(2)]
+    seen: list[Record] = []
+    fields = {"source": "sockops", "scope": "machine"}
+    ours = ConnectionRecorder(source, LogFile(path), 60, fields, said.append, tap=seen.extend)
+    listener = Record.unpack(packed(1))
+    listener.flags |= Flag.IS_LISTENER
+    source.waiting = [listener.pack(), packed(2), packed(3)]
     ours.look()
-    source.waiting = [packed(3)]
-    ours.look()
-    os.close(log._fd)
-    log._fd = working
-    source.waiting = [packed(4)]
-    ours.look()
-    assert len(said) == 2
-    assert "records are being lost" in said[0]
-    assert "3 lines were lost" in said[1]
-    *_, fourth, lost = lines(path)
-    assert fourth["cookie"] == 4
-    assert (lost["record"], lost["what"], lost["count"]) == ("lost", "lines", 3)
-
-
-def test_the_log_rotates_under_the_name_of_the_program(
-    path: Path, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = tmp_path / "log_archive"
-    midnight = 1_795_305_600.0
-    monkeypatch.setattr(connection_log, "_now", lambda: midnight - 1)
-    source = Source()
-    ours = recorder(source, LogFile(path, archive), said)
-    monkeypatch.setattr(connection_log, "_now", lambda: midnight + 1)
-    source.waiting = [packed(1)]
-    ours.look()
-    (archived,) = archive.rglob("*.log")
-    assert archived.relative_to(archive).as_posix() == (
-        "2026-11-21/kernel/perfmeasure_2026-11-21_23:59:59.connections.log"
-    )
-    assert [line["record"] for line in lines(archived)] == ["start", "clock"]
-    # A collector that starts again finds the period of the file from the lines in it.
-    LogFile(path, archive).write(b"{}\n", midnight + 86400)
-    assert len(list(archive.rglob("*.log"))) == 2
+    assert [record.cookie for record in seen] == [1, 2, 3]
+    told = [line["cookie"] for line in lines(path) if line["record"] == "connection"]
+    assert told == [2, 3]

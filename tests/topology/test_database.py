@@ -12,7 +12,7 @@ def test_all_groups_are_there(tmp_path: Path) -> None:
     rows = tmp_path / "it's rows"
     rows.mkdir()
     topologysource.read_rows([tmp_path / "logs"], rows, say=print)
-    document = graph.document(rows)
+    document = graph.section(rows)
     with database.with_series(rows, document) as (connection, left_out):
         made = tsdb.made(connection, (*families.RAW, *families.JOINED))
     assert left_out == {}

@@ -183,14 +183,14 @@ def test_prometheus_scrapes_what_a_docroot_shows(
     topologysource.read_rows([logs], rows, say=print)
     docroot = tmp_path / "docroot"
     docroot.mkdir()
-    text = exposition.of_tables(rows, graph.document(rows))
+    text = exposition.of_tables(rows, graph.section(rows))
     (docroot / METRICS_NAME).write_bytes(text)
     served = Served(docroot, Limits())
     try:
         status, headers, body = served.ask("/metrics")
         assert (status, body) == (200, text)
         assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-        _check_scraped(start_server, served.port, graph.document(rows))
+        _check_scraped(start_server, served.port, graph.section(rows))
     finally:
         served.stop()
 

@@ -81,8 +81,8 @@ def test_the_topology_of_the_series_is_that_of_the_rows(tmp_path: Path, seed: in
         WHERE dst_ip = '10.0.0.3' AND dst_port = 8080 AND end_unix_ts IS NOT NULL
         """
     )
-    expected = graph.document(save(connection, tmp_path / "here"))
-    found = graph.document(there_and_back(connection, tmp_path / "there"))
+    expected = graph.section(save(connection, tmp_path / "here"))
+    found = graph.section(there_and_back(connection, tmp_path / "there"))
     assert summed(found) == summed(expected)
     coverage = expected["coverage"]
     assert all(coverage[f"{part}_bytes"] for part in ("matched", "external", "ambiguous"))
@@ -108,8 +108,8 @@ def test_what_a_machine_told_is_not_counted_again_at_the_other_end(tmp_path: Pat
             '10.0.0.2', 80, '192.0.2.7', 55555, 5000, 70, {BEGIN + 9}, {BEGIN + 10}, 'ebpf')
         """
     )
-    expected = graph.document(save(connection, tmp_path / "here"))
-    found = graph.document(there_and_back(connection, tmp_path / "there"))
+    expected = graph.section(save(connection, tmp_path / "here"))
+    found = graph.section(there_and_back(connection, tmp_path / "there"))
     assert summed(found)["edges"] == summed(expected)["edges"]
     for part in ("input", "matched", "external", "unattributed"):
         assert found["coverage"][f"{part}_bytes"] == expected["coverage"][f"{part}_bytes"]
@@ -169,7 +169,7 @@ def test_what_was_put_together_is_somebody_outside(tmp_path: Path) -> None:
     connection = fleet_rows.fleet(hosts=2, calls=100)
     series.build(connection, most_series=3)
     folder = back(tsdb.made(connection, families.RAW), tmp_path / "there")
-    coverage = graph.document(folder)["coverage"]
+    coverage = graph.section(folder)["coverage"]
     total = "SELECT count(*), sum(bytes_sent + bytes_received) FROM connections"
     [expected] = connection.execute(total).fetchall()
     assert (coverage["input_connections"], coverage["input_bytes"]) == expected
