@@ -19,7 +19,6 @@ _COMMANDS = {
     "convert": "perfmeasure.analysis.conversion:convert_command",
     "validate": "perfmeasure.analysis.commands:validate_command",
     "monitor": "perfmeasure.tor.monitor:monitor_command",
-    "topology": "perfmeasure.topology.commands:topology_command",
     "flows": "perfmeasure.flows.commands:flows_command",
     "record": "perfmeasure.recorder.commands:record_command",
     "console": "perfmeasure.recorder.terminal:console_command",

@@ -14,13 +14,23 @@ if TYPE_CHECKING:
     import duckdb
 
 
+_MEMORY = "500MB"
+"""What does not fit is put on the disk meanwhile."""
+
+
 @contextmanager
 def connected() -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a database of its own, which is gone afterwards."""
     import duckdb  # noqa: PLC0415 - not every command needs it, and it takes long to import
 
     with tempfile.TemporaryDirectory(prefix="perfmeasure-") as place:
-        connection = duckdb.connect(config={"threads": 1, "temp_directory": place})
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "threads": 1,
+            "memory_limit": _MEMORY,
+            "temp_directory": place,
+            "preserve_insertion_order": False,
+        }
+        connection = duckdb.connect(config=config)
         try:
             yield connection
         finally:

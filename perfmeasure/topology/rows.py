@@ -23,33 +23,41 @@ _GAP_MS = 300_000
 """A series without a sample for longer has ended; both servers see it so."""
 
 _SERIES = """
-CREATE OR REPLACE TEMP TABLE sample AS
-SELECT metric, at_ms, value FROM (
-    SELECT metric, unnest(timestamps) AS at_ms, unnest("values") AS value
-    FROM read_json(?, format = 'newline_delimited', maximum_object_size = 1073741824, columns = {
-        metric: 'MAP(VARCHAR, VARCHAR)', timestamps: 'BIGINT[]', "values": 'DOUBLE[]'})
-) WHERE value IS NOT NULL
+CREATE OR REPLACE TEMP TABLE told AS
+SELECT metric['__name__'] AS family, metric, timestamps, "values"
+FROM read_json(?, format = 'newline_delimited', maximum_object_size = 1073741824, columns = {
+    metric: 'MAP(VARCHAR, VARCHAR)', timestamps: 'BIGINT[]', "values": 'DOUBLE[]'})
 """
 # What the instance told last; a service or a connection that is in it goes on.
 _LAST_TOLD = """
 CREATE OR REPLACE TEMP TABLE last_told AS
-SELECT metric['instance_id'] AS instance_id, max(at_ms) AS last_ms
-FROM sample WHERE metric['__name__'] IN ('instance_address', 'services', 'local_services')
-GROUP BY 1
+SELECT metric['instance_id'] AS instance_id, max(list_max(timestamps)) AS last_ms
+FROM told WHERE family IN ('instance_address', 'services', 'local_services') GROUP BY 1
+"""
+# The labels of a group once, the samples by their number: other labels, of who scraped, are gone.
+_KEYS = """
+CREATE OR REPLACE TEMP TABLE of_group AS
+SELECT family, timestamps, "values", {labels} FROM told WHERE family IN ({families});
+CREATE OR REPLACE TEMP TABLE key AS
+SELECT row_number() OVER () AS id, * FROM (SELECT DISTINCT {names} FROM of_group);
+CREATE OR REPLACE TEMP VIEW sample AS
+SELECT id, family, unnest(timestamps) AS at_ms, unnest("values") AS value
+FROM of_group JOIN key USING ({names})
 """
 _LISTENING = f"""
+CREATE OR REPLACE TEMP TABLE {{name}}_told AS
 WITH told AS (
-    SELECT DISTINCT {{labels}}, at_ms FROM sample WHERE metric['__name__'] = '{{family}}'
+    SELECT DISTINCT id, at_ms FROM sample WHERE value IS NOT NULL
 ), marked AS (
-    SELECT *, coalesce(at_ms - lag(at_ms) OVER (PARTITION BY {{names}} ORDER BY at_ms) > {_GAP_MS},
+    SELECT *, coalesce(at_ms - lag(at_ms) OVER (PARTITION BY id ORDER BY at_ms) > {_GAP_MS},
         true) AS is_first
     FROM told
 ), numbered AS (
-    SELECT *, sum(is_first::INT) OVER (PARTITION BY {{names}} ORDER BY at_ms) AS number
-    FROM marked
+    SELECT *, sum(is_first::INT) OVER (PARTITION BY id ORDER BY at_ms) AS number FROM marked
+), lasted AS (
+    SELECT id, min(at_ms) AS from_ms, max(at_ms) AS to_ms FROM numbered GROUP BY id, number
 )
-SELECT {{names}}, min(at_ms) AS from_ms, max(at_ms) AS to_ms FROM numbered
-GROUP BY {{names}}, number
+SELECT * FROM lasted JOIN key USING (id)
 """
 _LISTENERS = """
 CREATE OR REPLACE TEMP TABLE listeners AS
@@ -75,23 +83,24 @@ _ADDRESSES = """
 CREATE OR REPLACE TEMP TABLE addresses AS
 SELECT DISTINCT metric['instance_id'] AS instance_id, 0::BIGINT AS netns,
     metric['instance_ip'] AS ip
-FROM sample WHERE metric['__name__'] = 'instance_address'
+FROM told WHERE family = 'instance_address'
 """
 _GREW = """
-WITH told AS (
-    SELECT {labels}, at_ms, {totals} FROM sample
-    WHERE metric['__name__'] IN ({families}) GROUP BY {names}, at_ms
+WITH stood AS (
+    SELECT id, at_ms, {totals} FROM sample WHERE value IS NOT NULL GROUP BY id, at_ms
 ), grown AS (
-    SELECT {names}, at_ms, {growths} FROM told
-    WINDOW before AS (PARTITION BY {names} ORDER BY at_ms)
+    SELECT id, at_ms, {growths} FROM stood WINDOW before AS (PARTITION BY id ORDER BY at_ms)
 )
-SELECT * FROM grown WHERE at_ms >= {begin_ms} AND at_ms < {end_ms} AND (bytes > 0 OR count > 0)
+SELECT * FROM grown JOIN key USING (id)
+WHERE at_ms >= {begin_ms} AND at_ms < {end_ms} AND (bytes > 0 OR count > 0)
 """
 _STANDS = """
-SELECT {labels}, at_ms, {totals} FROM sample
-JOIN last_told ON instance_id = metric['{instance}'] AND at_ms = last_ms
-WHERE metric['__name__'] IN ({families}) AND at_ms >= {begin_ms} AND at_ms < {end_ms}
-GROUP BY {names}, at_ms
+WITH stood AS (
+    SELECT id, at_ms, {totals} FROM sample WHERE value IS NOT NULL GROUP BY id, at_ms
+)
+SELECT * FROM stood JOIN key USING (id)
+JOIN last_told ON instance_id = {instance} AND at_ms = last_ms
+WHERE at_ms >= {begin_ms} AND at_ms < {end_ms}
 """
 _TOTALS = ("bytes", "sent", "count")
 # An address of its own for each end that has none in its label, and no port: nothing is paired.
@@ -148,10 +157,8 @@ def write(
     connection.execute(_SERIES, [str(path)])
     connection.execute(_LAST_TOLD)
     for group in (families.SERVICES, families.LOCAL_SERVICES):
-        query = _LISTENING.format(
-            labels=_labels(group), names=", ".join(group.labels), family=group.families[0].name
-        )
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE {group.name}_told AS {query}")
+        _find_keys(connection, group)
+        connection.execute(_LISTENING.format(name=group.name))
     connection.execute(_LISTENERS)
     connection.execute(_ADDRESSES)
     _insert(connection, _CALLED, families.CONNECTIONS, families.OPEN_CONNECTIONS, window)
@@ -171,17 +178,14 @@ def _insert(
 ) -> None:
     begin, end = window
     for group, query, when in ((ended, _GREW, "at_ms / 1000"), (still_open, _STANDS, "NULL")):
-        names = [family.name for family in group.families]
+        _find_keys(connection, group)
         rows = query.format(
-            labels=_labels(group),
-            names=", ".join(group.labels),
-            families=", ".join(f"'{name}'" for name in names),
             instance=next(label for label in group.labels if label.endswith("instance_id")),
             begin_ms=round(begin * 1000),
             end_ms=round(end * 1000),
             totals=", ".join(
-                f"coalesce(max(value) FILTER (metric['__name__'] = '{name}'), 0) AS {total}"
-                for total, name in zip(_TOTALS, names, strict=True)
+                f"coalesce(max(value) FILTER (family = '{family.name}'), 0) AS {total}"
+                for total, family in zip(_TOTALS, group.families, strict=True)
             ),
             growths=", ".join(
                 f"{total} - if({total} >= lag({total}, 1, 0) OVER before, "
@@ -192,5 +196,14 @@ def _insert(
         connection.execute(statement.format(rows=rows, ended=when, port=_PORT))
 
 
-def _labels(group: Group) -> str:
-    return ", ".join(f"coalesce(metric['{label}'], '') AS {label}" for label in group.labels)
+def _find_keys(connection: duckdb.DuckDBPyConnection, group: Group) -> None:
+    """Make ``key``, the sets of labels of a group, and ``sample``, all that it has of them."""
+    connection.execute(
+        _KEYS.format(
+            labels=", ".join(
+                f"coalesce(metric['{label}'], '') AS {label}" for label in group.labels
+            ),
+            names=", ".join(group.labels),
+            families=", ".join(f"'{family.name}'" for family in group.families),
+        )
+    )

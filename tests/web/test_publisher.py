@@ -21,6 +21,7 @@ from perfmeasure import jsonio
 from perfmeasure.errors import InputError, MeasurementError, UsageError
 from perfmeasure.web import index, publisher
 from perfmeasure.web.publisher import publish, publish_day
+from tests.topology import fleet_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -298,6 +299,20 @@ def test_a_day(prefix: Path) -> None:
         for line in (docroot / "index.html").read_text().splitlines()
         if (match := re.match(r'.*<a href="([0-9-]{10})\.onionperf\.analysis\.json\.xz">.*', line))
     }
+
+
+def test_services_are_shown_to_who_scrapes_them(prefix: Path) -> None:
+    fleet_rows.write_logs(fleet_rows.fleet(hosts=1, calls=20), prefix / "collected")
+    (prefix / "collected/host-0/services").rename(prefix / "services")
+    publish_day(prefix, prefix / "docroot", DAY, nickname="one")
+    topology = jsonio.loads((prefix / "docroot" / "topology.json").read_bytes())
+    text = (prefix / "docroot" / "metrics").read_text()
+    assert gzip.decompress((prefix / "docroot" / "metrics.gz").read_bytes()).decode() == text
+    size = topology["coverage"]["input_bytes"]
+    assert f'\nservice_coverage{{part="input"}} {size}\n' in text
+    assert 'services{instance_id="host-0",instance_ip="10.0.0.1",name="mysql"' in text
+    counted = re.findall(r"^service_connection\{.*\} (\d+)$", text, re.MULTILINE)
+    assert sum(map(int, counted)) == size
 
 
 def test_what_is_published_tells_nothing_of_the_machine_inside(prefix: Path) -> None:
