@@ -119,7 +119,9 @@ SELECT {columns}
 FROM (SELECT * REPLACE (began_ts AS start_unix_ts, ended_ts AS end_unix_ts) FROM settled)
 ORDER BY start_unix_ts, id""",
     "addresses": "SELECT DISTINCT {columns} FROM raw ORDER BY ALL",
-    "traffic": "SELECT DISTINCT {columns} FROM raw ORDER BY ALL",
+    "traffic": """
+SELECT DISTINCT {columns} FROM raw
+ORDER BY window_start_unix_ts, interface, direction, protocol, src_ip, dst_ip, dst_port""",
     "relays": """
 SELECT arg_max(fingerprint, told_ts) AS fingerprint, arg_max(nickname, told_ts) AS nickname,
        ip, port
@@ -222,9 +224,10 @@ class _Parts:
                         ("raw", self._paths[key], table),
                         ("starts", starts, "starts"),
                     ):
-                        cursor.read_json(
-                            str(path), format="newline_delimited", columns=_OF_A_LOG[kind]
-                        ).create_view(view, replace=True)
+                        cursor.execute(
+                            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_json("  # noqa: S608 - ours
+                            f"'{path}', format = 'newline_delimited', columns = {_OF_A_LOG[kind]})"
+                        )
                     part = self._folder / f"{len(parts)}.{table}.parquet"
                     query = _SETTLED[table].format(columns=", ".join(columns))
                     cursor.execute(f"COPY ({query}) TO '{part}' (COMPRESSION zstd)")
@@ -236,8 +239,6 @@ class _Parts:
                     cursor.read_json(
                         str(nothing), format="newline_delimited", columns=columns
                     ).write_parquet(whole)
-            cursor.execute("DROP VIEW IF EXISTS raw")
-            cursor.execute("DROP VIEW IF EXISTS starts")
 
 
 def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

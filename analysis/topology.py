@@ -277,7 +277,7 @@ class _Joining:
         elsewhere = "''"
         if self._cursor.execute("SELECT 1 FROM repeated LIMIT 1").fetchall():
             elsewhere = (
-                f"if(instance_id || ' ' || {address} IN "
+                f"if(instance_id || ' ' || {address} IN "  # noqa: S608 - ours
                 "(SELECT instance_id || ' ' || ip FROM repeated), instance_id, '')"
             )
         selected = (

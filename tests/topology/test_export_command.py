@@ -176,7 +176,7 @@ def test_what_cannot_be_done_is_told(
 
 
 def test_prometheus_scrapes_what_a_docroot_shows(
-    start_server: Callable[..., tsdb.Program], logs: Path, tmp_path: Path
+    start_server: Callable[..., tsdb.Program], run: Run, logs: Path, tmp_path: Path
 ) -> None:
     rows = tmp_path / "rows"
     rows.mkdir()
@@ -190,14 +190,19 @@ def test_prometheus_scrapes_what_a_docroot_shows(
         status, headers, body = served.ask("/metrics")
         assert (status, body) == (200, text)
         assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-        _check_scraped(start_server, served.port, graph.section(rows))
+        url = _scraping(start_server, served.port, graph.section(rows))
+        # The first that was scraped of a day's counters is what they have grown since 00:00.
+        there, here = topology(run, "--from", url), topology(run, logs)
+        assert edges(there) == edges(here)
+        assert there["coverage"] == here["coverage"]
     finally:
         served.stop()
 
 
-def _check_scraped(
+def _scraping(
     start_server: Callable[..., tsdb.Program], port: int, document: dict[str, Any]
-) -> None:
+) -> str:
+    """Start a Prometheus that scrapes; return its URL once it has all edges."""
     config = (
         "global: {scrape_interval: 1s}\n"
         "scrape_configs: [{job_name: one, static_configs: [{targets: "
@@ -211,3 +216,4 @@ def _check_scraped(
         labels = frozenset({"caller_instance": edge["source"].partition("/")[0]}.items())
         expected[labels] = expected.get(labels, 0) + edge["bytes"]
     assert found == expected
+    return url
