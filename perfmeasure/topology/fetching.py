@@ -25,6 +25,8 @@ _NAMES = "|".join(
 )
 _SELECTOR = f'{{__name__=~"{_NAMES}"}}'
 _BLOCK_BYTES = 1 << 20
+_LINE_SAMPLES = 10_000
+"""So that no line is longer than what reads them takes, 16 MiB."""
 
 
 def fetch(server: Server, begin: float, end: float, path: Path) -> None:
@@ -47,7 +49,12 @@ def fetch(server: Server, begin: float, end: float, path: Path) -> None:
 
 def _export(server: Server, begin: float, end: float, file: IO[bytes]) -> bool:
     """Ask as VictoriaMetrics is asked for much. Return whether the server knows that question."""
-    asked = {"match[]": _SELECTOR, "start": f"{begin:.3f}", "end": f"{end:.3f}"}
+    asked = {
+        "match[]": _SELECTOR,
+        "start": f"{begin:.3f}",
+        "end": f"{end:.3f}",
+        "max_rows_per_line": str(_LINE_SAMPLES),
+    }
     with server.stream(f"/api/v1/export?{urllib.parse.urlencode(asked)}") as (answer, body):
         if answer.status in {404, 405}:
             return False
@@ -65,16 +72,17 @@ def _query(server: Server, begin: float, end: float, file: IO[bytes]) -> None:
         document = jsonio.loads(body.read(), str(server))
     try:
         for series in document["data"]["result"]:
-            line = jsonio.compact(_as_exported(series))
-            file.write(line.encode() + b"\n")
+            samples = series["values"]
+            for place in range(0, len(samples), _LINE_SAMPLES):
+                line = _as_exported(series["metric"], samples[place : place + _LINE_SAMPLES])
+                file.write(jsonio.compact(line).encode() + b"\n")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(str(server), "an answer of another form", "that of a query") from error
 
 
-def _as_exported(series: dict[str, Any]) -> dict[str, Any]:
-    samples = series["values"]
+def _as_exported(metric: dict[str, str], samples: list[Any]) -> dict[str, Any]:
     return {
-        "metric": series["metric"],
+        "metric": metric,
         "timestamps": [round(at * 1000) for at, _ in samples],
         "values": [float(value) for _, value in samples],
     }

@@ -25,7 +25,7 @@ _GAP_MS = 300_000
 _SERIES = """
 CREATE OR REPLACE TEMP TABLE told AS
 SELECT metric['__name__'] AS family, metric, timestamps, "values"
-FROM read_json(?, format = 'newline_delimited', maximum_object_size = 1073741824, columns = {
+FROM read_json(?, format = 'newline_delimited', columns = {
     metric: 'MAP(VARCHAR, VARCHAR)', timestamps: 'BIGINT[]', "values": 'DOUBLE[]'})
 """
 # What the instance told last; a service or a connection that is in it goes on.

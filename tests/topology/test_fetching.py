@@ -19,8 +19,12 @@ from tests.topology import fleet_rows, tsdb
 
 @pytest.mark.parametrize("name", ["victoria-metrics", "prometheus"])
 def test_what_was_imported_comes_back(
-    start_server: Callable[..., tsdb.Program], tmp_path: Path, name: str
+    start_server: Callable[..., tsdb.Program],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
 ) -> None:
+    monkeypatch.setattr(fetching, "_LINE_SAMPLES", 7)
     connection = fleet_rows.fleet(hosts=2, calls=30)
     series.build(connection)
     server = Server(start_server(name).url)
@@ -30,6 +34,7 @@ def test_what_was_imported_comes_back(
     found: tsdb.Samples = {}
     for line in (tmp_path / "series").read_text().splitlines():
         one = jsonio.loads(line)
+        assert len(one["values"]) <= 7
         pairs = zip(one["timestamps"], map(float, one["values"]), strict=True)
         found.setdefault(frozenset(one["metric"].items()), []).extend(pairs)
     server.close()
