@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from perfmeasure.analysis import topology
+from perfmeasure.analysis import buckets, topology
 from perfmeasure.analysis.endpoints import is_loopback, unmapped
 from perfmeasure.analysis.topology import Joined, Window
 
@@ -29,14 +29,14 @@ def _place(ip: str, port: str) -> str:
 
 
 _NAMED = f"""
-CREATE TEMP TABLE named AS
+CREATE TEMP TABLE {{table}} AS
 WITH ends AS (
     SELECT *, if(is_heard, peer_instance, instance_id) AS source_instance,
            if(is_heard, NULL, service) AS source_service, if(is_heard, NULL, pid) AS source_pid,
            if(is_heard AND service IS NOT NULL, instance_id, callee_instance) AS target_instance,
            if(is_heard AND service IS NOT NULL, service, callee_service) AS target_service,
            if(is_heard AND service IS NOT NULL, pid, callee_pid) AS target_pid
-    FROM edge),
+    FROM {{edges}}),
 kinds AS (
     SELECT *, CASE WHEN source_service IS NOT NULL THEN 'service'
                    WHEN source_instance IS NOT NULL THEN 'unattributed'
@@ -57,7 +57,7 @@ SELECT CASE source_kind WHEN 'service' THEN {{source}}
                  || {_place("peer_ip", "port")} END AS target,
        source_kind, source_instance, source_service, source_pid, target_kind,
        if(target_kind = 'unattributed', instance_id, target_instance) AS target_instance,
-       target_service, target_pid, peer_ip, candidates, protocol, port, is_inferred,
+       target_service, target_pid, peer_ip, candidates, protocol, port, is_inferred, bucket,
        source AS known_from, connections, bytes_sent, bytes_received, first_unix_ts, last_unix_ts
 FROM kinds
 """  # noqa: S608 - all of it is ours
@@ -81,6 +81,13 @@ FROM named LEFT JOIN kept s ON s.id = source LEFT JOIN kept t ON t.id = target
 GROUP BY ALL
 ORDER BY sum(bytes_sent) + sum(bytes_received) DESC, 1, 2, protocol, port
 """  # noqa: S608 - the same
+_BUCKETS = f"""
+SELECT bucket, if(source_kind = 'external' AND s.id IS NULL, '{_OTHER}', source),
+       if(target_kind = 'external' AND t.id IS NULL, '{_OTHER}', target), protocol, port,
+       sum(bytes_sent + bytes_received), sum(connections)
+FROM bucket_named LEFT JOIN kept s ON s.id = source LEFT JOIN kept t ON t.id = target
+GROUP BY ALL
+"""  # noqa: S608 - the same
 _NODES = """
 SELECT source AS id, source_kind AS kind, source_instance AS instance, source_service AS service,
        source_pid AS pid, if(source_kind = 'external', peer_ip, NULL) AS ip, NULL::INTEGER AS port,
@@ -99,6 +106,7 @@ def section(
     window: Window | float | None = None,
     most_external: int = MOST_EXTERNAL,
     lost: dict[str, int] | None = None,
+    has_buckets: bool = False,
 ) -> dict[str, Any]:
     """Return the topology of the tables in a folder (`services.TABLES`).
 
@@ -108,6 +116,7 @@ def section(
         window: as of `topology.join`.
         most_external: so many external peers have a node of their own; the rest have one together.
         lost: what the collectors lost, by what it was, for the coverage.
+        has_buckets: add the bytes of each edge by time.
 
     Raises:
         PerfmeasureError: as `topology.join`.
@@ -123,6 +132,8 @@ def section(
         }
         if joined.window:
             found["window"] = joined.window._asdict()
+        if has_buckets and edges:
+            found["buckets"] = graph.buckets(edges)
         return found
 
 
@@ -135,22 +146,20 @@ class _Graph:
     """Names what a join found."""
 
     def __init__(self, joined: Joined, folder: Path, group_by: str) -> None:
+        self._joined = joined
         self._cursor = joined.cursor
         self._window = joined.window
         self._folder = folder
         self._group_by = group_by
         name = _SERVICE[group_by]
         nobody = "{0}instance" if group_by == "instance" else "{0}instance || '/unattributed'"
-        self._cursor.execute(
-            _NAMED.format(
-                source=name.format("source_"),
-                target=name.format("target_"),
-                unattributed_source=nobody.format("source_"),
-                unattributed_target=nobody.format("target_").replace(
-                    "target_instance", "instance_id"
-                ),
-            )
-        )
+        self._names = {
+            "source": name.format("source_"),
+            "target": name.format("target_"),
+            "unattributed_source": nobody.format("source_"),
+            "unattributed_target": nobody.format("").replace("instance", "instance_id", 1),
+        }
+        self._cursor.execute(_NAMED.format(table="named", edges="edge", **self._names))
 
     def edges(self, most_external: int) -> list[dict[str, Any]]:
         """Return the edges, the largest first."""
@@ -175,6 +184,19 @@ class _Graph:
                 is_inferred,
             ) in self._cursor.execute(_EDGES).fetchall()
         ]  # fmt: skip
+
+    def buckets(self, edges: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return what of the edges was when."""
+        first, seconds = buckets.add_edges(self._joined)
+        query = _NAMED.format(table="bucket_named", edges="bucket_edge", **self._names)
+        self._cursor.execute(query)
+        keys = ("source", "target", "protocol", "port")
+        places = {tuple(edge[key] for key in keys): at for at, edge in enumerate(edges)}
+        found = [
+            (int(number), places[tuple(key)], int(size), int(connections))
+            for number, *key, size, connections in self._cursor.execute(_BUCKETS).fetchall()
+        ]
+        return buckets.document(found, edges, first, seconds)
 
     def nodes(self, edges: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the nodes of the edges, and the services that nobody called, by their ids."""

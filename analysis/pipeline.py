@@ -275,7 +275,7 @@ def _add_logs(
         pair.windows = windows.read_logs(files, facts_of)
     elif kind is Kind.SERVICES:
         pair.services, pair.topology = topologysource.of_logs(
-            files, facts_of, window=Window(*day) if day else None
+            files, facts_of, window=Window(*day) if day else None, has_buckets=True
         )
     else:
         pair.kernel = connections.read_logs(files, facts_of)

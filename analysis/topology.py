@@ -99,22 +99,24 @@ min(start_ts) AS first_unix_ts, max(last_ts) AS last_unix_ts
 _CALLS = f"""
 SELECT false AS is_heard, r.instance_id, r.service, {{pid}} AS pid, {{id}} AS endpoint,
        if({{id}} IS NULL, remote_ip, NULL) AS peer_ip, r.protocol, remote_port AS port,
-       is_inferred, {{estimated}} AS estimated_bytes, {_SUMS}
-FROM (SELECT *, {{there}} FROM counted WHERE is_caller) r
+       is_inferred, {{estimated}} AS estimated_bytes, {{bucket}} AS bucket,
+       {_SUMS}
+FROM (SELECT *, {{there}} FROM {{rows}} WHERE is_caller) r
 LEFT JOIN endpoint e ON {{at_there}} {{accepted}}
 GROUP BY ALL
 """  # noqa: S608 - the same
 _HEARD = f"""
 SELECT true AS is_heard, r.instance_id, r.service, {{pid}} AS pid,
        if(r.service IS NULL, e.id, NULL) AS endpoint, remote_ip AS peer_ip, r.protocol,
-       local_port AS port, is_inferred, {{estimated}} AS estimated_bytes, {_SUMS}
+       local_port AS port, is_inferred, {{estimated}} AS estimated_bytes, {{bucket}} AS bucket,
+       {_SUMS}
 FROM (SELECT * REPLACE (bytes_received AS bytes_sent, bytes_sent AS bytes_received), {{here}}
-      FROM counted WHERE NOT is_caller) r
+      FROM {{rows}} WHERE NOT is_caller) r
 LEFT JOIN endpoint e ON {{at_here}}
 GROUP BY ALL
 """  # noqa: S608 - the same
 _EDGE = f"""
-CREATE TEMP VIEW edge AS
+CREATE TEMP VIEW {{name}} AS
 SELECT f.* EXCLUDE (endpoint), e.instance_id AS callee_instance, e.service AS callee_service,
        e.pid AS callee_pid, e.scope, e.ip, e.candidates,
        if({is_loopback("peer_ip")}, f.instance_id, m.instance_id) AS peer_instance,
@@ -141,18 +143,6 @@ class Window(NamedTuple):
     end_unix_ts: float
 
 
-class Joined(NamedTuple):
-    """The outcome of a join, as long as its cursor lives.
-
-    Its view ``edge`` has a row for each reporting service and the other end. ``window`` is what
-    was asked for, else from the first to the last moment of a connection; None if there is none.
-    """
-
-    cursor: duckdb.DuckDBPyConnection
-    coverage: dict[str, Any]
-    window: Window | None
-
-
 @contextlib.contextmanager
 def join(
     folder: Path, *, is_by_process: bool = False, window: Window | float | None = None
@@ -176,32 +166,38 @@ def join(
         cursor = duckdb.connect(config=config)
         try:
             cursor.execute("SET preserve_insertion_order = false")
-            joining = _Joining(cursor, folder, is_by_process=is_by_process)
-            yield joining.run(window, Path(place, "edges.parquet"))
+            yield Joined(cursor, folder, Path(place), window, is_by_process=is_by_process)
         finally:
             cursor.close()
 
 
-class _Joining:
-    """One join, step by step."""
+class Joined:
+    """The outcome of a join, as long as its ``cursor`` lives.
+
+    Its view ``edge`` has a row for each reporting service and the other end. ``window`` is what
+    was asked for, else from the first to the last moment of a connection; None if there is none.
+    """
 
     def __init__(
-        self, cursor: duckdb.DuckDBPyConnection, folder: Path, *, is_by_process: bool
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        folder: Path,
+        place: Path,
+        window: Window | float | None,
+        *,
+        is_by_process: bool,
     ) -> None:
-        self._cursor = cursor
+        self.cursor = cursor
+        self._place = place
         self._pid = "pid" if is_by_process else "NULL::BIGINT"
         for name in ("listeners", "addresses"):
             path = _literal(str(folder / f"{name}.parquet"))
             cursor.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({path})")
         path = _literal(str(folder / "connections.parquet"))
         cursor.execute(_REPORT.format(path=path))
-
-    def run(self, window: Window | float | None, edges: Path) -> Joined:
-        """Do all of it."""
-        cursor = self._cursor
         endpoints.make(cursor)
         cursor.execute(_MACHINE)
-        has_callees = self._direct()
+        self._has_callees = has_callees = self._direct()
         last = None
         if window is not None:
             [(last,)] = cursor.execute(
@@ -209,43 +205,53 @@ class _Joining:
             ).fetchall()
             if isinstance(window, float):
                 window = None if last is None else Window(last - window, last)
-        accepted, endpoint = "", "e.id"
+        self._is_cut = window is not None
         if has_callees:
             pairs.make(cursor)
             cursor.execute(_ACCEPTORS.format(pid=self._pid))
             cursor.execute(_NEW_ENDPOINTS)
             pid = "d.pid" if self._pid == "pid" else self._pid
             cursor.execute(_PAIR_ENDPOINTS.format(pid=pid))
-            accepted, endpoint = "LEFT JOIN accepted a ON a.caller = r.row", "coalesce(a.id, e.id)"
         cursor.execute(_reported(window, last))
         once = "ANTI JOIN pair ON row = callee" if has_callees else ""
         cursor.execute(f"CREATE TEMP VIEW counted AS SELECT * FROM reported {once}")  # noqa: S608 - ours
-        queries = self._aggregates(
-            endpoint, accepted, has_callees=has_callees, is_cut=window is not None
-        )
-        path = _literal(str(edges))
-        cursor.execute(f"COPY ({' UNION ALL '.join(queries)}) TO {path}")
-        cursor.execute(_EDGE.format(path=path))
+        self.add_edges("edge", "counted", "0")
         if window is None:
             [(first, last)] = cursor.execute(
                 "SELECT min(first_unix_ts), max(last_unix_ts) FROM edge"
             ).fetchall()
             window = None if first is None else Window(first, last)
-        return Joined(cursor, self._coverage(has_pairs=has_callees), window)
+        self.window = window
+        self.coverage = self._coverage(has_pairs=has_callees)
 
-    def _aggregates(
-        self, endpoint: str, accepted: str, *, has_callees: bool, is_cut: bool
-    ) -> list[str]:
-        """Return the queries of the edges, by who told of them."""
+    def add_edges(self, name: str, rows: str, bucket: str) -> None:
+        """Make a view of the edges of ``rows``, a view with the columns of ``counted``.
+
+        Its column ``bucket`` tells rows apart that the SQL ``bucket`` has another value for.
+        """
+        path = _literal(str(self._place / f"{name}.parquet"))
+        queries = " UNION ALL ".join(self._aggregates(rows, bucket))
+        self.cursor.execute(f"COPY ({queries}) TO {path}")
+        self.cursor.execute(_EDGE.format(name=name, path=path))
+
+    def _aggregates(self, rows: str, bucket: str) -> list[str]:
+        """Return the queries of edges, by who told of them."""
         there, at_there = self._looked_up("remote", "there_scope", "there_ip", "e")
         said = {
             "pid": "r.pid" if self._pid == "pid" else self._pid,
-            "estimated": "sum(if(is_whole, 0, bytes_sent + bytes_received))" if is_cut else "0",
+            "estimated": "sum(if(is_whole, 0, bytes_sent + bytes_received))"
+            if self._is_cut
+            else "0",
+            "rows": rows,
+            "bucket": bucket,
         }
+        accepted, endpoint = "", "e.id"
+        if self._has_callees:
+            accepted, endpoint = "LEFT JOIN accepted a ON a.caller = r.row", "coalesce(a.id, e.id)"
         calls = _CALLS.format(
             **said, id=endpoint, there=there, at_there=at_there, accepted=accepted
         )
-        if not has_callees:
+        if not self._has_callees:
             return [calls]
         here, at_here = self._looked_up("local", "here_scope", "here_ip", "e")
         return [calls, _HEARD.format(**said, here=here, at_here=at_here)]
@@ -253,29 +259,29 @@ class _Joining:
     def _direct(self) -> bool:
         """Make ``directed``: who called in each report. Return whether any is of who was called."""
         sides = {
-            side for (side,) in self._cursor.execute("SELECT DISTINCT side FROM report").fetchall()
+            side for (side,) in self.cursor.execute("SELECT DISTINCT side FROM report").fetchall()
         }
         if sides <= {"active", "passive"}:
-            self._cursor.execute(_DIRECTED)
+            self.cursor.execute(_DIRECTED)
             return "passive" in sides
         here, at_here = self._looked_up("local", "here_scope", "here_ip", "here")
         there, at_there = self._looked_up("remote", "there_scope", "there_ip", "there")
-        self._cursor.execute(
+        self.cursor.execute(
             _JUDGED.format(here=here, there=there, at_here=at_here, at_there=at_there)
         )
-        self._cursor.execute(_DIRECTED_BY_JUDGEMENT)
+        self.cursor.execute(_DIRECTED_BY_JUDGEMENT)
         return True
 
     def _looked_up(self, end: str, scope: str, ip: str, table: str) -> tuple[str, str]:
         """Return what to select of an end of a report, and how it finds its endpoint by that."""
         address = f"{end}_ip"
         loopback = is_loopback(address)
-        bound = self._cursor.execute(
+        bound = self.cursor.execute(
             "SELECT DISTINCT ip FROM endpoint WHERE starts_with(ip, '127.') AND ip <> '127.0.0.1'"
         ).fetchall()
         others = "".join(f" AND {address} <> {_literal(ip)}" for (ip,) in bound)
         elsewhere = "''"
-        if self._cursor.execute("SELECT 1 FROM repeated LIMIT 1").fetchall():
+        if self.cursor.execute("SELECT 1 FROM repeated LIMIT 1").fetchall():
             elsewhere = (
                 f"if(instance_id || ' ' || {address} IN "  # noqa: S608 - ours
                 "(SELECT instance_id || ' ' || ip FROM repeated), instance_id, '')"
@@ -303,7 +309,7 @@ class _Joining:
         terms = "coalesce(sum({0}) FILTER (category = '{1}'), 0)"
         both = ("connections", "bytes_sent + bytes_received")
         each = [terms.format(what, category) for category in CATEGORIES for what in both]
-        counts = self._cursor.execute(f"SELECT {', '.join(each)} FROM edge").fetchall()[0]  # noqa: S608 - ours
+        counts = self.cursor.execute(f"SELECT {', '.join(each)} FROM edge").fetchall()[0]  # noqa: S608 - ours
         for number, category in enumerate(CATEGORIES):
             found[category] = (int(counts[2 * number]), int(counts[2 * number + 1]))
         for name, parts in whole.items():
@@ -327,11 +333,11 @@ class _Joining:
             "estimated_bytes": "estimated_bytes",
         }
         query = ", ".join(f"coalesce(sum({what}), 0)" for what in sums.values())
-        [counted] = self._cursor.execute(f"SELECT {query} FROM edge").fetchall()  # noqa: S608 - ours
+        [counted] = self.cursor.execute(f"SELECT {query} FROM edge").fetchall()  # noqa: S608 - ours
         return {**coverage, **dict(zip(sums, map(int, counted), strict=True))}
 
     def _counts(self, query: str) -> tuple[int, int]:
-        [(connections, size)] = self._cursor.execute(query).fetchall()
+        [(connections, size)] = self.cursor.execute(query).fetchall()
         return int(connections), int(size)
 
 

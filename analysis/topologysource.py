@@ -57,10 +57,11 @@ def of_logs(
     group_by: str = "service",
     window: Window | float | None = None,
     most_external: int = graph.MOST_EXTERNAL,
+    has_buckets: bool = False,
 ) -> tuple[Collection, dict[str, Any]]:
     """Return what logs of services say of their collection, and the topology of all together.
 
-    Arguments are those of `load`.
+    Arguments are those of `load` and of `graph.section`.
 
     Raises:
         InputError: a file cannot be read any more.
@@ -73,6 +74,7 @@ def of_logs(
             window=window,
             most_external=most_external,
             lost=collection.lost,
+            has_buckets=has_buckets,
         )
 
 

@@ -21,6 +21,7 @@ from perfmeasure import jsonio
 from perfmeasure.errors import InputError, MeasurementError, UsageError
 from perfmeasure.web import index, publisher
 from perfmeasure.web.publisher import publish, publish_day
+from tests.analysis import service_lines
 from tests.topology import fleet_rows
 
 if TYPE_CHECKING:
@@ -299,6 +300,30 @@ def test_a_day(prefix: Path) -> None:
         for line in (docroot / "index.html").read_text().splitlines()
         if (match := re.match(r'.*<a href="([0-9-]{10})\.onionperf\.analysis\.json\.xz">.*', line))
     }
+
+
+def test_the_topology_of_the_day_that_is_the_newest(prefix: Path) -> None:
+    docroot = prefix / "docroot"
+    publish_day(prefix, docroot, DAY)
+    assert "topology.json" not in _names(docroot)
+    log = prefix / "services/services.log"
+    log.parent.mkdir()
+    ends = ("192.0.2.10", 5000, "192.0.2.1", 9001)
+    log.write_text(
+        service_lines.start(0)
+        + service_lines.instance(0, "m1", "192.0.2.10")
+        + service_lines.connection(1, "m1", 1, "tor-client", ends, end=61, sent=5, received=7)
+    )
+    publish_day(prefix, docroot, DAY)
+    found = jsonio.loads((docroot / "topology.json").read_bytes())
+    assert (found["type"], found["version"]) == ("perfmeasure-topology", "1.0")
+    [edge] = found["edges"]
+    assert (edge["source"], edge["target"], edge["bytes"]) == (
+        "m1/tor-client", "external/192.0.2.1:9001", 12,
+    )  # fmt: skip
+    assert len(found["buckets"]) > 10
+    [node] = jsonio.loads((docroot / "latest.json").read_bytes())["data"].values()
+    assert {"type": found["type"], "version": found["version"], **node["topology"]} == found
 
 
 def test_services_are_shown_to_who_scrapes_them(prefix: Path) -> None:
