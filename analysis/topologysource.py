@@ -44,14 +44,9 @@ def load(
     if not logs:
         if len(paths) == 1 and paths[0].is_file() and inputs[0].looks_like.startswith("a JSON"):
             return _in_document(database.load(paths[0]), str(paths[0]))
-        names = ", ".join(map(str, paths))
-        raise InputError(names, "no log of services among it", _WANTED)
+        raise _none_in(paths)
     collection, found = of_logs(logs, group_by=group_by, window=window, most_external=most_external)
-    for log in logs:
-        for line in _said(log):
-            say(line)
-    for reason in collection.absent:
-        say(f"services: {reason}")
+    _tell(logs, collection, say)
     return graph.enveloped(found)
 
 
@@ -81,6 +76,32 @@ def of_logs(
             lost=collection.lost,
             has_buckets=has_buckets,
         )
+
+
+def read_rows(paths: Sequence[Path], folder: Path, *, say: Callable[[str], None]) -> Collection:
+    """Write the rows of all logs in ``paths`` together into a folder, as `services.read_logs` does.
+
+    Raises:
+        InputError: there is no such log, or one cannot be read.
+    """
+    logs = [log for log in source.find(paths) if log.kind is Kind.SERVICES]
+    if not logs:
+        raise _none_in(paths)
+    collection = services.read_logs(logs, folder)
+    _tell(logs, collection, say)
+    return collection
+
+
+def _none_in(paths: Sequence[Path]) -> InputError:
+    return InputError(", ".join(map(str, paths)), "no log of services among it", _WANTED)
+
+
+def _tell(logs: Sequence[Input], collection: Collection, say: Callable[[str], None]) -> None:
+    for log in logs:
+        for line in _said(log):
+            say(line)
+    for reason in collection.absent:
+        say(f"services: {reason}")
 
 
 def _said(log: Input) -> list[str]:

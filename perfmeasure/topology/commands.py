@@ -16,6 +16,7 @@ from perfmeasure import jsonio
 from perfmeasure.analysis import database, graph, topologydiff, topologyfiles, topologysource
 from perfmeasure.analysis.topology import CATEGORIES, Window
 from perfmeasure.errors import UsageError
+from perfmeasure.topology import export_command
 from perfmeasure.topology.collect_command import collect
 from perfmeasure.units import format_bytes, parse_seconds
 
@@ -44,10 +45,18 @@ def topology_command() -> None:
 
 
 topology_command.add_command(collect)
+topology_command.add_command(export_command.export)
 
 
 @topology_command.command("show")
 @click.argument("paths", metavar="[LOGS]...", nargs=-1, type=_PATH)
+@click.option(
+    "--from",
+    "url",
+    metavar="URL",
+    help="Where VictoriaMetrics or Prometheus is, to ask it instead of reading logs; without "
+    "--window, for the last day.",
+)
 @click.option(
     "--window",
     metavar="DURATION|START..END",
@@ -77,7 +86,7 @@ topology_command.add_command(collect)
 )
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def show_command(
-    *, paths: tuple[Path, ...], window: str | None, group_by: str, top: int,
+    *, paths: tuple[Path, ...], url: str | None, window: str | None, group_by: str, top: int,
     output: Path | None, is_json: bool,
 ) -> None:  # fmt: skip
     """Show the edges, the largest first, and what became of every byte.
@@ -85,13 +94,18 @@ def show_command(
     LOGS are services.log files, folders with such files (the data directories of several machines
     together give the map across them), or one topology.json; perfmeasure-data, if none is given.
     """
-    document = topologysource.load(
-        paths or (_PREFIX if _PREFIX.is_dir() else Path(),),
-        group_by=group_by,
-        window=parse_window(window) if window else None,
-        most_external=top,
-        say=_say,
-    )
+    asked: dict[str, Any] = {
+        "group_by": group_by,
+        "window": parse_window(window) if window else None,
+        "most_external": top,
+    }
+    if url and paths:
+        raise UsageError("--from", "is given beside LOGS", "one of them")
+    if url:
+        document = export_command.document_from(url, **asked)
+    else:
+        prefixes = paths or (_PREFIX if _PREFIX.is_dir() else Path(),)
+        document = topologysource.load(prefixes, say=_say, **asked)
     if output:
         database.save_bytes(topologyfiles.written(document, output), output)
         _say(f"wrote {output} ({format_bytes(output.stat().st_size)})")

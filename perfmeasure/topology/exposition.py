@@ -7,18 +7,27 @@ Source: Prometheus' text-based exposition format, version 0.0.4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from perfmeasure.topology import database, families
 from perfmeasure.topology.families import Group, protected
 
 if TYPE_CHECKING:
     import duckdb
 
-FILE_NAME = "metrics"
-"""What it is called in a docroot."""
-
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+def of_tables(folder: Path, document: Mapping[str, Any]) -> bytes:
+    """Return all families of the tables in a folder, and of the topology that was joined of them.
+
+    Raises:
+        InputError: as `series.build`.
+    """
+    with database.with_series(folder, document) as (connection, _):
+        return text(connection, (*families.RAW, *families.JOINED))
 
 
 def text(connection: duckdb.DuckDBPyConnection, groups: Iterable[Group]) -> bytes:

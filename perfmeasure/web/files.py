@@ -15,6 +15,9 @@ from urllib.parse import unquote_to_bytes
 
 from perfmeasure.web.listing import is_public
 
+METRICS_NAME = "metrics"
+"""What a server that scrapes asks for: the text format of Prometheus, version 0.0.4."""
+
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 
 _TYPES = {
@@ -45,6 +48,8 @@ def content_type(name: str) -> bytes:
     A compressed file is served as what it is, with no ``Content-Encoding``: who fetches it by
     name gets the bytes that the index has the checksum of.
     """
+    if name == METRICS_NAME:
+        return b"text/plain; version=0.0.4; charset=utf-8"
     return _TYPES.get(Path(name).suffix.lower(), b"application/octet-stream")
 
 

@@ -11,6 +11,7 @@ import datetime as dt
 import lzma
 import re
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from perfmeasure.hostinfo import host_info
 from perfmeasure.logfile import compress_archive
 from perfmeasure.units import format_seconds, utc_date
 from perfmeasure.web import figures, index
+from perfmeasure.web.files import METRICS_NAME
 from perfmeasure.web.staging import Staging, explained, locked
 
 if TYPE_CHECKING:
@@ -171,6 +173,7 @@ def publish_day(
         files[index.LATEST_NAME] = text
         if topology := _topology(document):
             files[index.TOPOLOGY_NAME] = jsonio.canonical(topology)
+            files[METRICS_NAME] = _metrics(prefix, date, topology)
     latest_date = date if index.LATEST_NAME in files else None
     files |= _figures(docroot, date, document)
     published = publish(docroot, files, latest_date=latest_date)
@@ -213,6 +216,17 @@ def _topology(document: Mapping[str, Any]) -> dict[str, Any] | None:
 
     sections = [node["topology"] for node in document["data"].values() if "topology" in node]
     return graph.enveloped(topologymerge.merge(sections)) if sections else None
+
+
+def _metrics(prefix: Path, date: str, topology: Mapping[str, Any]) -> bytes:
+    """Return the day's services and connections, and their topology, for who scrapes them."""
+    from perfmeasure.analysis import topologysource  # noqa: PLC0415 - as above
+    from perfmeasure.topology import exposition  # noqa: PLC0415 - the same
+
+    with tempfile.TemporaryDirectory(prefix="perfmeasure-") as place:
+        # What of the logs cannot be used has been told of by the analysis.
+        topologysource.read_rows(_paths_of_day(prefix, date), Path(place), say=lambda _: None)
+        return exposition.of_tables(Path(place), topology)
 
 
 def _xz(text: bytes) -> bytes:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
 
 from perfmeasure.errors import MeasurementError
+from perfmeasure.web.files import METRICS_NAME
 from perfmeasure.web.index import FileRecord, sha256_of
 from perfmeasure.web.listing import is_public
 
@@ -131,7 +132,8 @@ class Staging:
             raise ValueError(f"{name!r} cannot be published")
         if (self._docroot / name).is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-        is_packed = may_pack and PurePosixPath(name).suffix in _GZIP_SUFFIXES and not is_hidden
+        can_shrink = PurePosixPath(name).suffix in _GZIP_SUFFIXES or name == METRICS_NAME
+        is_packed = may_pack and can_shrink and not is_hidden
         if self._is_published(name, content, is_packed=is_packed):
             self.unchanged.append(name)
             return

@@ -5,8 +5,12 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from typing import Any
 
 import duckdb
+
+from perfmeasure import jsonio
 
 BEGIN = 1795305600.0
 """2026-11-22 00:00:00 UTC."""
@@ -106,3 +110,46 @@ def _called(draw: random.Random, number: int, hosts: int) -> tuple[str | None, s
             (None, "tcp", _ip(number), 8080),
         )
     )
+
+
+def write_logs(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Write the rows as the logs of services of their machines, a folder for each."""
+
+    def rows(table: str, instance: str) -> list[dict[str, Any]]:
+        found = connection.execute(f"SELECT * FROM {table} WHERE instance_id = ?", [instance])
+        names = [column[0] for column in found.description or ()]
+        return [
+            {n: v for n, v in zip(names, row, strict=True) if v is not None}
+            for row in found.fetchall()
+        ]
+
+    instances = connection.execute("SELECT DISTINCT instance_id FROM addresses ORDER BY 1")
+    for (instance,) in instances.fetchall():
+        places = rows("addresses", instance)
+        lines = [
+            {"record": "start", "instance_id": instance, "host": instance, "source": "ebpf"},
+            {
+                "record": "instance",
+                "instance_id": instance,
+                "addresses": [{"netns": places[0]["netns"], "ips": [one["ip"] for one in places]}],
+            },
+        ]
+        lines += [
+            {"record": "service", "name": row.pop("service"), **row}
+            for row in rows("listeners", instance)
+        ]
+        for number, row in enumerate(rows("connections", instance)):
+            state = "closed" if "end_unix_ts" in row else "open"
+            lines.append({"record": "service_connection", "id": f"{number}", "state": state, **row})
+        for row in rows("traffic", instance):
+            end = row["window_start_unix_ts"] + 1
+            lines.append({"record": "network_traffic", "window_end_unix_ts": end, **row})
+        log = folder / instance / "services" / "services.log"
+        log.parent.mkdir(parents=True)
+        head, *rest = lines
+        texts = [jsonio.compact({"record": head.pop("record"), "unix_ts": BEGIN, **head})]
+        texts += [
+            jsonio.compact({"record": line.pop("record"), "unix_ts": BEGIN + 3600, **line})
+            for line in rest
+        ]
+        log.write_text("\n".join(texts) + "\n")

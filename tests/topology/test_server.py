@@ -55,7 +55,7 @@ def test_an_answer_that_does_not_come_is_told(
     misbehaving: tsdb.Misbehaving, order: str, why: str
 ) -> None:
     misbehaving.orders = [order]
-    server = Server(misbehaving.url, timeout_seconds=0.3)
+    server = Server(misbehaving.url, timeout_seconds=60.0 if order == "reset" else 0.3)
     with pytest.raises(Broken, match=why):
         server.ask("POST", "/", tsdb.NOTHING)
     server = Server(misbehaving.url)

@@ -112,6 +112,18 @@ def victoria_metrics(port: int, folder: Path) -> list[str]:
     ]
 
 
+def write_series(found: Samples, path: Path) -> None:
+    """Write samples as a server exports them."""
+    with path.open("w") as file:
+        for labels, samples in found.items():
+            line = {
+                "metric": dict(labels),
+                "timestamps": [at for at, _ in samples],
+                "values": [value for _, value in samples],
+            }
+            file.write(jsonio.compact(line) + "\n")
+
+
 def prometheus(port: int, folder: Path) -> list[str]:
     """Return the command for a Prometheus that takes remote write, and scrapes what it is told."""
     config = folder / "prometheus.yml"
@@ -167,6 +179,15 @@ def raw(url: str, names: str, unix_ts: float) -> Samples:
 def now() -> float:
     """Return the Unix time of the last full second."""
     return float(int(time.time()))
+
+
+def wait_for(look: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+    """Return what ``look`` finds, as soon as that is something."""
+    deadline = time.monotonic() + _READY_SECONDS
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
 
 
 def made(connection: duckdb.DuckDBPyConnection, groups: Iterable[Group]) -> Samples:

@@ -22,6 +22,7 @@ from perfmeasure.errors import InputError, MeasurementError, UsageError
 from perfmeasure.web import index, publisher
 from perfmeasure.web.publisher import publish, publish_day
 from tests.analysis import service_lines
+from tests.topology import fleet_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -323,6 +324,20 @@ def test_the_topology_of_the_day_that_is_the_newest(prefix: Path) -> None:
     assert len(found["buckets"]) > 10
     [node] = jsonio.loads((docroot / "latest.json").read_bytes())["data"].values()
     assert {"type": found["type"], "version": found["version"], **node["topology"]} == found
+
+
+def test_services_are_shown_to_who_scrapes_them(prefix: Path) -> None:
+    fleet_rows.write_logs(fleet_rows.fleet(hosts=1, calls=20), prefix / "collected")
+    (prefix / "collected/host-0/services").rename(prefix / "services")
+    publish_day(prefix, prefix / "docroot", DAY, nickname="one")
+    topology = jsonio.loads((prefix / "docroot" / "topology.json").read_bytes())
+    text = (prefix / "docroot" / "metrics").read_text()
+    assert gzip.decompress((prefix / "docroot" / "metrics.gz").read_bytes()).decode() == text
+    size = topology["coverage"]["input_bytes"]
+    assert f'\nservice_coverage{{part="input"}} {size}\n' in text
+    assert 'services{instance_id="host-0",instance_ip="10.0.0.1",name="mysql"' in text
+    counted = re.findall(r"^service_connection\{.*\} (\d+)$", text, re.MULTILINE)
+    assert sum(map(int, counted)) == size
 
 
 def test_what_is_published_tells_nothing_of_the_machine_inside(prefix: Path) -> None:
