@@ -145,14 +145,17 @@ export function hover(Bokeh, rows, options = {}) {
   return new Bokeh.HoverTool({ tooltips: rows, ...options });
 }
 
-// Call `chosen(index)` when a glyph of the source is clicked.
+const onSource = new WeakMap();
+
+// Call `chosen(index)` whenever a glyph of the source is clicked.
 export function onTap(Bokeh, plot, source, chosen) {
+  onSource.set(source, chosen);
   // One tool for all: of several, Bokeh would use the first alone.
-  if (!plot.toolbar.tools.some((tool) => tool instanceof Bokeh.TapTool)) {
-    plot.add_tools(new Bokeh.TapTool());
-  }
-  source.selected.properties.indices.change.connect(() => {
-    const [index] = source.selected.indices;
-    if (index !== undefined) chosen(index);
-  });
+  if (plot.toolbar.tools.some((tool) => tool instanceof Bokeh.TapTool)) return;
+  plot.add_tools(new Bokeh.TapTool({ callback: {
+    execute(_tool, { source: of }) {
+      const [index] = of.selected.indices;
+      if (index !== undefined) onSource.get(of)?.(index);
+    },
+  } }));
 }

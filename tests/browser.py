@@ -93,13 +93,13 @@ class Browser:
 
     def console(self) -> list[str]:
         """Return the errors and warnings on the console since this was asked last."""
-        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        entries = self.driver.get_log("browser")
         return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
 
     def requests(self) -> list[dict[str, Any]]:
         """Return what was asked of the network since this was asked last: ``url``, ``bytes``."""
         urls: dict[str, dict[str, Any]] = {}
-        for entry in self.driver.get_log("performance"):  # type: ignore[no-untyped-call]
+        for entry in self.driver.get_log("performance"):
             message = jsonio.loads(entry["message"])["message"]
             parameters = message["params"]
             if message["method"] == "Network.requestWillBeSent":

@@ -213,8 +213,8 @@ def test_one_transfer_from_the_generator_to_the_kernel(browser: Browser, real: A
     # The table says the same, and can be reached by the keyboard.
     browser.run("document.querySelector('#transfers details').open = true")
     rows = browser.run(
-        "return [...document.querySelectorAll('#transfers details')[0].querySelectorAll('tbody tr')]"
-        ".map((row) => row.cells[0].innerText)"
+        "const [details] = document.querySelectorAll('#transfers details');"
+        "return [...details.querySelectorAll('tbody tr')].map((row) => row.cells[0].innerText)"
     )
     assert set(rows) == set(phases)
     browser.run("document.querySelector('#transfers details tbody button').focus()")
@@ -346,7 +346,9 @@ def test_a_year_is_small_on_the_wire_and_all_there(browser: Browser, year: Any) 
         "return document.querySelector('#results tbody tr').cells[1].innerText.replaceAll(',', '')"
     )
     assert int(counted) == 365 * 20
-    assert browser.run("return document.querySelectorAll('[aria-label=Nicknames] label').length") == 2
+    assert (
+        browser.run("return document.querySelectorAll('[aria-label=Nicknames] label').length") == 2
+    )
     browser.run("[...document.querySelectorAll('#results button')].find((one) => "
                 "one.innerText === 'Last day').click()")  # fmt: skip
     browser.until("return location.hash.includes('from=2026-11-21')")
@@ -423,9 +425,7 @@ def test_now_follows_the_measurement_without_reloading(
 def test_names_and_errors_from_logs_stay_text(
     browser: Browser, serve: Callable[..., Any], tmp_path: Path
 ) -> None:
-    document = synthetic.day(
-        DAY, transfers=8, nicknames=(HOSTILE,), errors=(HOSTILE,), failing=0.5
-    )
+    document = synthetic.day(DAY, transfers=8, nicknames=(HOSTILE,), errors=(HOSTILE,), failing=0.5)
     (node,) = document["data"].values()
     for transfer in list(node["tgen"]["transfers"].values()):
         transfer["error_code"] = HOSTILE if transfer["is_error"] else "NONE"
@@ -542,8 +542,8 @@ def test_a_link_to_nothing_leads_to_what_there_is(browser: Browser, plain: Any) 
     for odd in ("nowhere", "transfers/2020-01-01/7", "transfers/x/y/z", f"transfers/{DAY}/99999",
                 "results?from=2030-01-01&to=2031-01-01", "results?from=x", "%E0%A4%A"):  # fmt: skip
         browser.open(url(plain, odd))
-        browser.until("return document.querySelector('section.shown')?.innerText.length > 20", what=odd)
+        browser.until(
+            "return document.querySelector('section.shown')?.innerText.length > 20", what=odd
+        )
         assert "could not be shown" not in browser.text("main"), odd
     check_is_clean(browser, plain)
-
-
