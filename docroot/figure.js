@@ -152,9 +152,9 @@ export function onTap(Bokeh, plot, source, chosen) {
   onSource.set(source, chosen);
   // One tool for all: of several, Bokeh would use the first alone.
   if (plot.toolbar.tools.some((tool) => tool instanceof Bokeh.TapTool)) return;
-  plot.add_tools(new Bokeh.TapTool({ callback: {
+  plot.add_tools(new Bokeh.TapTool({ behavior: "inspect", callback: {
     execute(_tool, { source: of }) {
-      const [index] = of.selected.indices;
+      const [index] = of.inspected.indices;
       if (index !== undefined) onSource.get(of)?.(index);
     },
   } }));

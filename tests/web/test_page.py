@@ -168,14 +168,13 @@ def test_results_show_all_that_a_day_has(browser: Browser, real: Any) -> None:
     assert {series["ttlb"]["count"] for series in host["series"]} == {5}
     # A click on a point opens its transfer.
     points = host["series"][0]["ttlb"]
-    x, y = browser.figure_point(
+    browser.click_figure(
         "#results section[aria-label='Time to last byte'] .figure",
         points["unix_ts"][2] * 1000,
         points["values"][2],
+        "return location.hash === arguments[0]",
+        f"#transfers/{DAY}/{points['transfers'][2]}",
     )
-    browser.click_at(x, y)
-    wanted = f"#transfers/{DAY}/{points['transfers'][2]}"
-    browser.until("return location.hash === arguments[0]", wanted, what=wanted)
     browser.wait_for_figures("#transfers")
     check_is_clean(browser, real)
 
@@ -207,9 +206,8 @@ def test_one_transfer_from_the_generator_to_the_kernel(browser: Browser, real: A
     # A click on a bar says what it is.
     phases = transfer["phases"]
     middle = transfer["steps"]["last_byte"] - phases["payload"] / 2
-    browser.click_at(*browser.figure_point("#transfers .figure", middle, "payload"))
     said = "return document.querySelector('#transfers .note').innerText"
-    browser.until(said + ".startsWith('payload')", what="the clicked phase")
+    browser.click_figure("#transfers .figure", middle, "payload", said + ".startsWith('payload')")
     # The table says the same, and can be reached by the keyboard.
     browser.run("document.querySelector('#transfers details').open = true")
     rows = browser.run(
@@ -238,11 +236,12 @@ def test_the_map_can_be_clicked_grouped_and_cut_by_time(browser: Browser, real: 
     assert browser.wait_for_figures("#topology") == 1
     panel = "return document.querySelector('#topology .panel').innerText"
     # The callers are on the left: the client of the transfers calls tor, and tor the relay.
-    browser.click_at(*browser.figure_point("#topology .figure", 1, 1))
-    browser.until(panel + ".startsWith('testhost/tor-client')", what="the node in the panel")
+    browser.click_figure("#topology .figure", 1, 1, panel + ".startsWith('testhost/tor-client')")
     assert "57.2 MiB" in browser.run(panel)
-    browser.click_at(*browser.figure_point("#topology .figure", 0.5, 1))
-    browser.until(panel + ".startsWith('testhost/tgen-client → testhost/tor-client')", what="edge")
+    browser.click_figure(
+        "#topology .figure", 0.5, 1,
+        panel + ".startsWith('testhost/tgen-client → testhost/tor-client')",
+    )  # fmt: skip
     rows = "document.querySelectorAll('#topology table')[0].tBodies[0].rows.length"
     assert browser.run(f"return {rows}") == 4
     browser.run(
