@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from browser import Browser, browsing
 from collecting import check_packets_of, packets_of
 from running import Running, check_logs_are_whole, running, today, transfers_of
 
@@ -161,27 +162,57 @@ def check_nothing_is_secret(prefix: Path) -> None:
             assert b"SOCKS_PASSWORD" not in data
 
 
-def test_an_interrupt_stops_in_order_analyses_and_publishes(tmp_path: Path) -> None:
+def test_an_interrupt_stops_in_order_analyses_and_publishes(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("chromium", "chromedriver")
     prefix = tmp_path / "data"
-    with running(prefix, "--onion-only", "--tgen-transfer-size", "50 KiB") as run:
+    with (
+        browsing() as browser,
+        running(prefix, "--onion-only", "--tgen-transfer-size", "50 KiB") as run,
+    ):
+        browser.open(run.url())
+        browser.until("return document.querySelector('#now .state.good')", what="Running")
+        browser.run("window.isSame = true")
         run.until(lambda: run.successes() >= 2, 170, "two transfers")
+        watch_the_page(browser)
         assert run.stop(signal.SIGTERM) == 0, run.said()
         assert "SIGTERM: stopping" in run.said()
     assert jsonio.loads((prefix / "docroot" / "latest.json").read_bytes())["data"]
+    assert jsonio.loads((prefix / "docroot" / "status.json").read_bytes())["state"] == "ended"
     address = (prefix / "private" / "onion" / "hostname").read_text()
     key = prefix / "private" / "onion" / "hs_ed25519_secret_key"
     assert key.stat().st_mode & 0o777 == 0o600
     # The same again in the same place: the same address, the logs go on, both runs are analysed.
     with running(prefix, "--onion-only", "--num-transfers", "1") as again:
         again.url()
-        with running(prefix, "--inet-only") as second:
+        second = Running(prefix, "--inet-only")  # `running` would take the first's for its own
+        try:
             assert second.process.wait(60) == 1
             assert f"pid {again.process.pid};" in second.said()
+        finally:
+            second.process.kill()
+            second.process.wait()
         assert again.process.wait(170) == 0, again.said()
     assert (prefix / "private" / "onion" / "hostname").read_text() == address
     transfers = transfers_of(run.database())
     assert sum(t["is_success"] for t in transfers.values()) >= 3
     assert any(name.endswith("#2") for name in transfers)
+
+
+def watch_the_page(browser: Browser) -> None:
+    """The page follows what runs: its transfers, its programs and, once published, its figures."""
+    done = "return Number(document.querySelectorAll('#now dd')[1].innerText.match(/^[0-9]+/)[0])"
+    browser.until(f"{done} >= 2", what="two transfers")
+    before = browser.run(done)
+    browser.until(f"{done} > arguments[0]", before, what="one more transfer")
+    text = browser.text("#now")
+    for name in ("tgen-client", "tor-client", "monitor tor-server", "relays"):
+        assert name in text
+    assert "tor-client/perfmeasure.torctl.log" in text
+    browser.wait_for_figures("#now")
+    assert browser.run("return window.isSame")
+    assert browser.console() == []
 
 
 def test_an_interrupt_while_starting_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:

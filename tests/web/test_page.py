@@ -256,7 +256,7 @@ def test_the_map_can_be_clicked_grouped_and_cut_by_time(browser: Browser, real: 
         "group.dispatchEvent(new Event('change'))"
     )
     browser.until(f"return {rows} === 3", what="machines")
-    assert "90 %" in browser.text("#topology section[aria-label='Coverage']")
+    assert "90.0 %" in browser.text("#topology section[aria-label='Coverage']")
     browser.wait_for_figures("#topology")
     check_is_clean(browser, real)
 
