@@ -25,7 +25,7 @@ from perfmeasure.analysis.dayfigures import day_figures
 from perfmeasure.web import figures
 from perfmeasure.web.publisher import publish
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "integration"))
 
 import synthetic
 from browser import Browser, browsing
