@@ -169,9 +169,7 @@ def _circuits(tor: Mapping[str, Any], span: tuple[float, float]) -> list[tuple[f
     )
 
 
-def _guards(
-    tor: Mapping[str, Any], transfers: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _guards(tor: Mapping[str, Any], transfers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the relays that carried transfers as the first of their circuit, most used first."""
     names = {guard["fingerprint"]: guard for guard in tor.get("guards", [])}
     used: Counter[str] = Counter()

@@ -92,9 +92,7 @@ def outcome(transfer: Mapping[str, Any]) -> str:
 
 
 def _events(record: Mapping[str, Any], shift: float) -> list[list[Any]]:
-    return [
-        [event, round(shift + seconds, 6)] for event, seconds, *_ in record["elapsed_seconds"]
-    ]
+    return [[event, round(shift + seconds, 6)] for event, seconds, *_ in record["elapsed_seconds"]]
 
 
 def _circuit(name: str, circuit: Mapping[str, Any], start: float) -> dict[str, Any]:

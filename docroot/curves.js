@@ -140,7 +140,6 @@ export function overTime(days, metric, { title, keys, hidden = new Set() } = {})
       const dots = plot.scatter({ field: "x" }, { field: "y" }, {
         source, size: curve.x.length > 300 ? 4 : 7, fill_color: colour(index),
         line_color: css("--paper"), line_width: 0.5, fill_alpha: 0.9,
-        nonselection_fill_alpha: 0.9, nonselection_line_alpha: 1,
       });
       renderers.push(dots);
       onTap(Bokeh, plot, source, (at) => {
@@ -201,7 +200,6 @@ export function byDay(summaries, metric, { keys, hidden = new Set(), onDays } = 
       } });
       const dots = plot.scatter({ field: "x" }, { field: "y" }, {
         source, size: 6, fill_color: colour(index), line_color: null, fill_alpha: 0.9,
-        nonselection_fill_alpha: 0.9,
       });
       renderers.push(dots);
       onTap(Bokeh, plot, source, (at) => onDays(curve.from[at], curve.to[at]));

@@ -15,6 +15,7 @@ const TIME_FORMATS = {
 };
 
 let loading = null;
+let last = Promise.resolve();
 const shown = new Map();
 
 // Resolves with Bokeh as soon as both of its scripts have run.
@@ -62,7 +63,8 @@ function frame(description, height) {
 export function figure(options, draw) {
   const place = frame(options.description, options.height ?? 260);
   const holder = el("figure", {}, el("figcaption", {}, options.title), place);
-  bokeh().then(async (Bokeh) => {
+  inTurn(async () => {
+    const Bokeh = await bokeh();
     if (!place.isConnected) return;
     const plot = make(Bokeh, options);
     draw(plot, Bokeh);
@@ -70,6 +72,7 @@ export function figure(options, draw) {
     forget(holder);
     shown.set(holder, { view, plot });
     place.dataset.drawn = "yes";
+    performance.mark("figure drawn");
     place.addEventListener("dblclick", () => plot.reset.emit());
     sweep();
   }).catch((error) => {
@@ -77,6 +80,13 @@ export function figure(options, draw) {
     console.error(error);
   });
   return holder;
+}
+
+// One figure after the other, from above: the first is to be seen before the last is begun.
+function inTurn(work) {
+  const done = last.then(work);
+  last = done.catch(() => {}).then(() => new Promise((resolve) => { setTimeout(resolve); }));
+  return done;
 }
 
 // Free the figures that are no longer in the page.
@@ -145,14 +155,17 @@ export function hover(Bokeh, rows, options = {}) {
   return new Bokeh.HoverTool({ tooltips: rows, ...options });
 }
 
-// Call `chosen(index)` when a glyph of the source is clicked.
+const onSource = new WeakMap();
+
+// Call `chosen(index)` whenever a glyph of the source is clicked.
 export function onTap(Bokeh, plot, source, chosen) {
+  onSource.set(source, chosen);
   // One tool for all: of several, Bokeh would use the first alone.
-  if (!plot.toolbar.tools.some((tool) => tool instanceof Bokeh.TapTool)) {
-    plot.add_tools(new Bokeh.TapTool());
-  }
-  source.selected.properties.indices.change.connect(() => {
-    const [index] = source.selected.indices;
-    if (index !== undefined) chosen(index);
-  });
+  if (plot.toolbar.tools.some((tool) => tool instanceof Bokeh.TapTool)) return;
+  plot.add_tools(new Bokeh.TapTool({ behavior: "inspect", callback: {
+    execute(_tool, { source: of }) {
+      const [index] = of.inspected.indices;
+      if (index !== undefined) onSource.get(of)?.(index);
+    },
+  } }));
 }

@@ -122,20 +122,26 @@ export function draw(nodes, edges, { onEdge, onNode }) {
     } });
     const strokes = plot.multi_line({ field: "xs" }, { field: "ys" }, {
       source, line_color: { field: "fill" }, line_width: { field: "width" }, line_alpha: 0.5,
-      line_dash: { field: "dash" }, nonselection_line_alpha: 0.18, selection_line_alpha: 0.95,
+      line_dash: { field: "dash" },
       hover_line_alpha: 0.95, hover_line_color: { field: "fill" },
     });
     arrows(plot, Bokeh, lines, fill, own, most);
-    let nodeAt = 0;  // a node lies upon edges: a click on it is not one on them
-    const choose = (node) => {
-      nodeAt = performance.now();
-      onNode(node);
+    // A node lies upon edges: a click on it is told of both, and is one on the node.
+    let tapped = null;
+    const tap = (what) => {
+      if (tapped === null) {
+        tapped = {};
+        queueMicrotask(() => {
+          if (tapped.node) onNode(tapped.node);
+          else onEdge(tapped.edge);
+          tapped = null;
+        });
+      }
+      Object.assign(tapped, what);
     };
-    const marks = nodes.map((node) => marked(plot, Bokeh, node, places.get(node.name), choose));
+    const marks = nodes.map((node) => marked(plot, Bokeh, node, places.get(node.name), tap));
     names(plot, nodes, places);
-    onTap(Bokeh, plot, source, (at) => setTimeout(() => {
-      if (performance.now() - nodeAt > 100) onEdge(own[at]);
-    }));
+    onTap(Bokeh, plot, source, (at) => tap({ edge: own[at] }));
     plot.add_tools(hover(Bokeh, [["", "@text"]], { renderers: marks }));
     plot.add_tools(hover(Bokeh, [["", "@text"]], { renderers: [strokes], line_policy: "interp" }));
   });
@@ -155,7 +161,7 @@ function arrows(plot, Bokeh, lines, fill, edges, most) {
   });
 }
 
-function marked(plot, Bokeh, node, place, choose) {
+function marked(plot, Bokeh, node, place, tap) {
   const { marker } = KINDS[node.kind] ?? KINDS.service;
   const index = { service: 0, external: 7, ambiguous: 1 }[node.kind] ?? 0;
   const source = new Bokeh.ColumnDataSource({ data: {
@@ -164,9 +170,8 @@ function marked(plot, Bokeh, node, place, choose) {
   const renderer = plot.scatter({ field: "x" }, { field: "y" }, {
     source, marker, size: 17, line_width: 2.5, line_color: colour(index),
     fill_color: node.kind === "service" ? colour(index) : css("--paper"), fill_alpha: 1,
-    nonselection_fill_alpha: 1, nonselection_line_alpha: 1,
   });
-  onTap(Bokeh, plot, source, () => choose(node));
+  onTap(Bokeh, plot, source, () => tap({ node }));
   return renderer;
 }
 

@@ -254,7 +254,6 @@ function draw(transfer, phases, events, whole, choose) {
     } });
     const bar = plot.hbar({ field: "y" }, 0.72, { field: "right" }, { field: "left" }, {
       source: bars, fill_color: { field: "fill" }, line_color: null, fill_alpha: 0.9,
-      nonselection_fill_alpha: 0.45,
     });
     // Beside the bar, or in it where there is no room beside it.
     for (const isInside of [false, true]) {
@@ -275,7 +274,7 @@ function draw(transfer, phases, events, whole, choose) {
     } });
     const mark = plot.scatter({ field: "x" }, { field: "y" }, {
       source: marks, marker: "diamond", size: 11, fill_color: { field: "fill" },
-      line_color: css("--paper"), nonselection_fill_alpha: 0.6,
+      line_color: css("--paper"),
     });
     onTap(Bokeh, plot, bars, (at) => choose(bars.data.text[at]));
     onTap(Bokeh, plot, marks, (at) => choose(marks.data.text[at]));

@@ -32,7 +32,9 @@ WRITE_SECONDS = 2.0
 killed."""
 _WARNINGS_SHOWN = 10
 _TAIL_BYTES = 4096
-_ADDRESS = re.compile(r"\[?\b(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*)\]?")
+_ADDRESS = re.compile(
+    r"\[?\b(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*)\]?"
+)
 _PATH = re.compile(r"(?<![\w.])/(?:[^\s/:;,]+/)+")
 
 

@@ -91,7 +91,7 @@ def test_children_and_sources(world: World) -> None:
         ("tor-client ended with status 1; 10 lines", "tor-client ended with status 1; 10 lines"),
         ("guard 198.51.100.7:443 is down", "guard [address]:443 is down"),
         ("[2001:db8::7]:443 and 127.0.0.1:9050", "[address]:443 and 127.0.0.1:9050"),
-        ("/home/someone/x/torrc: bad", "…/torrc: bad"),
+        ("/srv/someone/x/torrc: bad", "…/torrc: bad"),
         ("at 12:30:45, ratio 3/4", "at 12:30:45, ratio 3/4"),
     ],
 )

@@ -34,9 +34,7 @@ INDEX_NAMES = ("index.json", "index.xml", "index.html")
 LATEST_NAME = "latest.json"
 STATUS_NAME = "status.json"
 """What a measurement that runs writes beside what is published."""
-NO_STATUS = jsonio.canonical(
-    {"type": "perfmeasure-status", "version": "1.0", "state": "none"}
-)
+NO_STATUS = jsonio.canonical({"type": "perfmeasure-status", "version": "1.0", "state": "none"})
 """What stands there when none ever ran: a page that asks again and again gets an answer."""
 TOPOLOGY_NAME = "topology.json"
 

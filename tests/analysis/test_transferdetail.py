@@ -41,7 +41,9 @@ def test_what_is_not_known_is_absent() -> None:
     transfer["links"] = {"status": "unmatched"}
     found = detail(name, "host", transfer, node)
     assert found["error_code"] == transfer["error_code"]
-    assert not {"seconds", "phases", "stream", "circuit", "connection", "guards", "server"} & set(found)
+    assert not {"seconds", "phases", "stream", "circuit", "connection", "guards", "server"} & set(
+        found
+    )
 
 
 def test_the_far_end_is_on_the_same_time_line() -> None:

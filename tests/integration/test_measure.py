@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from browser import Browser, browsing
 from collecting import check_packets_of, packets_of
 from packets_on_disk import asked_for, check_packets_of_transfers
 from running import Running, check_logs_are_whole, running, today, transfers_of
@@ -208,13 +209,24 @@ def check_nothing_is_secret(prefix: Path) -> None:
             assert b"SOCKS_PASSWORD" not in data
 
 
-def test_an_interrupt_stops_in_order_analyses_and_publishes(tmp_path: Path) -> None:
+def test_an_interrupt_stops_in_order_analyses_and_publishes(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("chromium", "chromedriver")
     prefix = tmp_path / "data"
-    with running(prefix, "--onion-only", "--tgen-transfer-size", "50 KiB") as run:
+    with (
+        browsing() as browser,
+        running(prefix, "--onion-only", "--tgen-transfer-size", "50 KiB") as run,
+    ):
+        browser.open(run.url())
+        browser.until("return document.querySelector('#now .state.good')", what="Running")
+        browser.run("window.isSame = true")
         run.until(lambda: run.successes() >= 2, 170, "two transfers")
+        watch_the_page(browser)
         assert run.stop(signal.SIGTERM) == 0, run.said()
         assert "SIGTERM: stopping" in run.said()
     assert jsonio.loads((prefix / "docroot" / "latest.json").read_bytes())["data"]
+    assert jsonio.loads((prefix / "docroot" / "status.json").read_bytes())["state"] == "ended"
     address = (prefix / "private" / "onion" / "hostname").read_text()
     key = prefix / "private" / "onion" / "hs_ed25519_secret_key"
     assert key.stat().st_mode & 0o777 == 0o600
@@ -234,6 +246,21 @@ def test_an_interrupt_stops_in_order_analyses_and_publishes(tmp_path: Path) -> N
     transfers = transfers_of(run.database())
     assert sum(t["is_success"] for t in transfers.values()) >= 3
     assert any(name.endswith("#2") for name in transfers)
+
+
+def watch_the_page(browser: Browser) -> None:
+    """The page follows what runs: its transfers, its programs and, once published, its figures."""
+    done = "return Number(document.querySelectorAll('#now dd')[1].innerText.match(/^[0-9]+/)[0])"
+    browser.until(f"{done} >= 2", what="two transfers")
+    before = browser.run(done)
+    browser.until(f"{done} > arguments[0]", before, what="one more transfer")
+    text = browser.text("#now")
+    for name in ("tgen-client", "tor-client", "monitor tor-server", "relays"):
+        assert name in text
+    assert "tor-client/perfmeasure.torctl.log" in text
+    browser.wait_for_figures("#now")
+    assert browser.run("return window.isSame")
+    assert browser.console() == []
 
 
 def test_an_interrupt_while_starting_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:

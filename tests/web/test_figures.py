@@ -26,7 +26,10 @@ def test_a_day_brings_its_year_and_the_index_up_to_date(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert list(files)[-1] == "figures/index.json"
     year = jsonio.loads(files["figures/2026.json"])
-    assert year["days"] == {"2026-01-01": {"b": {"series": [1]}}, "2026-01-02": {"c": {"series": [1]}}}
+    assert year["days"] == {
+        "2026-01-01": {"b": {"series": [1]}},
+        "2026-01-02": {"c": {"series": [1]}},
+    }
     index = jsonio.loads(files["figures/index.json"])
     assert index["days"] == ["2025-12-31", "2026-01-01", "2026-01-02"]
 

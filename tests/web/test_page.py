@@ -168,14 +168,13 @@ def test_results_show_all_that_a_day_has(browser: Browser, real: Any) -> None:
     assert {series["ttlb"]["count"] for series in host["series"]} == {5}
     # A click on a point opens its transfer.
     points = host["series"][0]["ttlb"]
-    x, y = browser.figure_point(
+    browser.click_figure(
         "#results section[aria-label='Time to last byte'] .figure",
         points["unix_ts"][2] * 1000,
         points["values"][2],
+        "return location.hash === arguments[0]",
+        f"#transfers/{DAY}/{points['transfers'][2]}",
     )
-    browser.click_at(x, y)
-    wanted = f"#transfers/{DAY}/{points['transfers'][2]}"
-    browser.until("return location.hash === arguments[0]", wanted, what=wanted)
     browser.wait_for_figures("#transfers")
     check_is_clean(browser, real)
 
@@ -207,14 +206,13 @@ def test_one_transfer_from_the_generator_to_the_kernel(browser: Browser, real: A
     # A click on a bar says what it is.
     phases = transfer["phases"]
     middle = transfer["steps"]["last_byte"] - phases["payload"] / 2
-    browser.click_at(*browser.figure_point("#transfers .figure", middle, "payload"))
     said = "return document.querySelector('#transfers .note').innerText"
-    browser.until(said + ".startsWith('payload')", what="the clicked phase")
+    browser.click_figure("#transfers .figure", middle, "payload", said + ".startsWith('payload')")
     # The table says the same, and can be reached by the keyboard.
     browser.run("document.querySelector('#transfers details').open = true")
     rows = browser.run(
-        "return [...document.querySelectorAll('#transfers details')[0].querySelectorAll('tbody tr')]"
-        ".map((row) => row.cells[0].innerText)"
+        "const [details] = document.querySelectorAll('#transfers details');"
+        "return [...details.querySelectorAll('tbody tr')].map((row) => row.cells[0].innerText)"
     )
     assert set(rows) == set(phases)
     browser.run("document.querySelector('#transfers details tbody button').focus()")
@@ -238,11 +236,12 @@ def test_the_map_can_be_clicked_grouped_and_cut_by_time(browser: Browser, real: 
     assert browser.wait_for_figures("#topology") == 1
     panel = "return document.querySelector('#topology .panel').innerText"
     # The callers are on the left: the client of the transfers calls tor, and tor the relay.
-    browser.click_at(*browser.figure_point("#topology .figure", 1, 1))
-    browser.until(panel + ".startsWith('testhost/tor-client')", what="the node in the panel")
+    browser.click_figure("#topology .figure", 1, 1, panel + ".startsWith('testhost/tor-client')")
     assert "57.2 MiB" in browser.run(panel)
-    browser.click_at(*browser.figure_point("#topology .figure", 0.5, 1))
-    browser.until(panel + ".startsWith('testhost/tgen-client → testhost/tor-client')", what="edge")
+    browser.click_figure(
+        "#topology .figure", 0.5, 1,
+        panel + ".startsWith('testhost/tgen-client → testhost/tor-client')",
+    )  # fmt: skip
     rows = "document.querySelectorAll('#topology table')[0].tBodies[0].rows.length"
     assert browser.run(f"return {rows}") == 4
     browser.run(
@@ -257,7 +256,7 @@ def test_the_map_can_be_clicked_grouped_and_cut_by_time(browser: Browser, real: 
         "group.dispatchEvent(new Event('change'))"
     )
     browser.until(f"return {rows} === 3", what="machines")
-    assert "90 %" in browser.text("#topology section[aria-label='Coverage']")
+    assert "90.0 %" in browser.text("#topology section[aria-label='Coverage']")
     browser.wait_for_figures("#topology")
     check_is_clean(browser, real)
 
@@ -346,7 +345,9 @@ def test_a_year_is_small_on_the_wire_and_all_there(browser: Browser, year: Any) 
         "return document.querySelector('#results tbody tr').cells[1].innerText.replaceAll(',', '')"
     )
     assert int(counted) == 365 * 20
-    assert browser.run("return document.querySelectorAll('[aria-label=Nicknames] label').length") == 2
+    assert (
+        browser.run("return document.querySelectorAll('[aria-label=Nicknames] label').length") == 2
+    )
     browser.run("[...document.querySelectorAll('#results button')].find((one) => "
                 "one.innerText === 'Last day').click()")  # fmt: skip
     browser.until("return location.hash.includes('from=2026-11-21')")
@@ -423,9 +424,7 @@ def test_now_follows_the_measurement_without_reloading(
 def test_names_and_errors_from_logs_stay_text(
     browser: Browser, serve: Callable[..., Any], tmp_path: Path
 ) -> None:
-    document = synthetic.day(
-        DAY, transfers=8, nicknames=(HOSTILE,), errors=(HOSTILE,), failing=0.5
-    )
+    document = synthetic.day(DAY, transfers=8, nicknames=(HOSTILE,), errors=(HOSTILE,), failing=0.5)
     (node,) = document["data"].values()
     for transfer in list(node["tgen"]["transfers"].values()):
         transfer["error_code"] = HOSTILE if transfer["is_error"] else "NONE"
@@ -542,8 +541,8 @@ def test_a_link_to_nothing_leads_to_what_there_is(browser: Browser, plain: Any) 
     for odd in ("nowhere", "transfers/2020-01-01/7", "transfers/x/y/z", f"transfers/{DAY}/99999",
                 "results?from=2030-01-01&to=2031-01-01", "results?from=x", "%E0%A4%A"):  # fmt: skip
         browser.open(url(plain, odd))
-        browser.until("return document.querySelector('section.shown')?.innerText.length > 20", what=odd)
+        browser.until(
+            "return document.querySelector('section.shown')?.innerText.length > 20", what=odd
+        )
         assert "could not be shown" not in browser.text("main"), odd
     check_is_clean(browser, plain)
-
-

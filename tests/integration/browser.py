@@ -77,6 +77,20 @@ class Browser:
         )  # fmt: skip
         return float(at[0]), float(at[1])
 
+    def click_figure(self, selector: str, x: Any, y: Any, script: str, *arguments: Any) -> None:
+        """Click at a value of a figure's axes until a script returns something that is true.
+
+        Two clicks shortly after one another are a double one to Bokeh, wherever they are.
+        """
+        for _ in range(10):
+            self.click_at(*self.figure_point(selector, x, y))
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                if self.run(script, *arguments):
+                    return
+                time.sleep(0.05)
+        raise AssertionError(f"clicks at {x}, {y} do not lead to {script} {arguments}")
+
     def text(self, selector: str) -> str:
         """Return the text of the first element that matches."""
         return str(self.run("return document.querySelector(arguments[0]).innerText", selector))
@@ -93,13 +107,13 @@ class Browser:
 
     def console(self) -> list[str]:
         """Return the errors and warnings on the console since this was asked last."""
-        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        entries = self.driver.get_log("browser")
         return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
 
     def requests(self) -> list[dict[str, Any]]:
         """Return what was asked of the network since this was asked last: ``url``, ``bytes``."""
         urls: dict[str, dict[str, Any]] = {}
-        for entry in self.driver.get_log("performance"):  # type: ignore[no-untyped-call]
+        for entry in self.driver.get_log("performance"):
             message = jsonio.loads(entry["message"])["message"]
             parameters = message["params"]
             if message["method"] == "Network.requestWillBeSent":

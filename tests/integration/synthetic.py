@@ -45,7 +45,7 @@ def day(
             start = begin + 86000 * number / transfers
             circuit = _circuit(chance, number, start, relays)
             node["tor"]["circuits"][str(number)] = circuit
-            transfer = _transfer(chance, number, start, drift, errors, failing)
+            transfer = _transfer(chance, number, start, drift, errors=errors, failing=failing)
             node["tgen"]["transfers"][transfer["transfer_id"]] = transfer
         data[nickname] = node
     return {"type": "perfmeasure", "version": "1.0", "meta": {"inputs": []}, "data": data}
@@ -72,6 +72,7 @@ def _transfer(
     number: int,
     start: float,
     drift: float,
+    *,
     errors: Sequence[str],
     failing: float,
 ) -> dict[str, Any]:
