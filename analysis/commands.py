@@ -77,7 +77,7 @@ _PATH = click.Path(path_type=Path, readable=False)
 )
 @click.pass_obj
 def analyze_command(  # noqa: PLR0917 - click passes them by name
-    packets: pipeline.Packets | None,
+    packets: database.Packets | None,
     texts: tuple[str, ...],
     output: Path,
     nickname: str | None,
@@ -187,6 +187,10 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
             )
             count = len(node["kernel"]["connections"])
             said.append(f"{nickname}: {count} connections of the kernel; linked to them: {links}")
+        counts = [t["packets"]["count"] for t in transfers.values() if "packets" in t]
+        if counts:
+            found = sum(count > 0 for count in counts)
+            said.append(f"{nickname}: packets of {found} of {len(counts)} transfers on disk")
         steps = document["meta"]["sources"].get(nickname, {}).get("clock_steps", [])
         if steps:
             said.append(f"{nickname}: the clock was set {len(steps)} times (meta.sources)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
 from perfmeasure import jsonio
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 TYPE = "perfmeasure"
 VERSION = "1.0"
+
+Packets = Callable[[dict[str, Any], list[str]], list[str]]
+"""Adds to the transfers of a nickname how many packets are on disk, which only the recorder knows.
+Takes its part of the document and its measurements' folders; returns why some, or all, lack."""
 
 
 @dataclasses.dataclass
@@ -276,14 +281,18 @@ def _connection_record(connection: Connection) -> dict[str, Any]:
     return record
 
 
-def build(measurements: dict[str, Measurement], meta: dict[str, Any]) -> dict[str, Any]:
+def build(
+    measurements: dict[str, Measurement], meta: dict[str, Any], packets: Packets | None = None
+) -> dict[str, Any]:
     """Return the document of several nicknames."""
-    return {
-        "type": TYPE,
-        "version": VERSION,
-        "meta": meta,
-        "data": {nickname: found.record() for nickname, found in measurements.items()},
-    }
+    data = {nickname: found.record() for nickname, found in measurements.items()}
+    if packets is not None:
+        for nickname, found in measurements.items():
+            meta["sources"][nickname]["absent"] += [
+                {"what": "packets", "reason": reason}
+                for reason in packets(data[nickname], sorted(found.roots))
+            ]
+    return {"type": TYPE, "version": VERSION, "meta": meta, "data": data}
 
 
 def load(path: Path) -> dict[str, Any]:

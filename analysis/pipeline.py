@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from perfmeasure.analysis.source import Kind
 from perfmeasure.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from perfmeasure.analysis.geoip import CountryTable
@@ -36,10 +35,6 @@ if TYPE_CHECKING:
     from perfmeasure.analysis.torlog import TorLog
     from perfmeasure.analysis.transfers import TgenLog, Transfer
     from perfmeasure.analysis.windows import WindowsLog
-
-Packets = Callable[[dict[str, Any], "Iterable[str]"], list[str]]
-"""Adds to the transfers of a nickname how many packets are on disk, which only the recorder knows.
-Takes its part of the database and its measurements' folders; returns why some, or all, lack."""
 
 _DAY_SECONDS = 86400
 _REASONS_SHOWN = 5
@@ -72,7 +67,7 @@ def analyze(
     date: str | None = None,
     host: dict[str, Any] | None = None,
     geoip: Sequence[CountryTable] = (),
-    packets: Packets | None = None,
+    packets: database.Packets | None = None,
     prepare: Prepare = scans.live,
 ) -> dict[str, Any]:
     """Return the perfmeasure-1.0 database of the logs in ``paths``.
@@ -162,7 +157,7 @@ class _Work:
         host: dict[str, Any] | None,
         geoip: Sequence[CountryTable],
         prepare: Prepare,
-        packets: Packets | None = None,
+        packets: database.Packets | None = None,
     ) -> None:
         self._nickname = nickname
         self._measurement_ip = measurement_ip or "unknown"
@@ -201,12 +196,7 @@ class _Work:
                 meta["host"] = self._host
             if self._date:
                 meta["date"] = self._date
-            document = database.build(measurements, meta)
-            for name, found in measurements.items():
-                if self._packets is not None:
-                    reasons = self._packets(document["data"][name], sorted(found.roots))
-                    sources[name]["absent"] += _absent_of("packets", reasons)
-            return document
+            return database.build(measurements, meta, self._packets)
 
 
 def _day(date: str) -> tuple[float, float]:
@@ -362,11 +352,7 @@ def _absent(found: database.Measurement) -> list[dict[str, str]]:
         "connections": said if found.kernel else ["no kernel/connections.log among the logs"],
         "windows": said if found.windows or said else ["no kernel/windows among the logs"],
     }
-    return [entry for what, why in reasons.items() for entry in _absent_of(what, why)]
-
-
-def _absent_of(what: str, reasons: Sequence[str]) -> list[dict[str, str]]:
-    return [{"what": what, "reason": reason} for reason in reasons]
+    return [{"what": what, "reason": reason} for what, why in reasons.items() for reason in why]
 
 
 def _input_record(log: Input) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from perfmeasure.errors import (
     MeasurementError,
     PerfmeasureError,
 )
+from perfmeasure.firstanswer import first_answer
 from perfmeasure.flows.recording import Recording
 from perfmeasure.lock import prefix_lock
 from perfmeasure.plan import Plan, find_address, make_plan
@@ -43,7 +44,6 @@ from perfmeasure.publication import Publication
 from perfmeasure.recorder.packets import PacketRecording
 from perfmeasure.supervisor import Supervisor
 from perfmeasure.tally import Tally
-from perfmeasure.tgen.probe import probe
 from perfmeasure.tor import torrc
 from perfmeasure.tor.client import BootstrapPhase, TorController
 from perfmeasure.tor.onion import make_private
@@ -52,8 +52,6 @@ from perfmeasure.units import utc_date
 from perfmeasure.web.server import docroot_service
 
 _BOOTSTRAP_STALL_SECONDS = 120.0
-_UPLOAD_LIMIT_SECONDS = 180.0
-_FIRST_ANSWER_LIMIT_SECONDS = 90.0
 _LAST_EVENTS_SECONDS = 1.0
 """How long the control-port readers go on after the last transfer: tor reports the end of its
 stream a moment after the generator has seen it."""
@@ -230,7 +228,13 @@ class Measurement:
             await self._bootstrap(name)
         addresses = {}
         if plan.onion is not None:
-            addresses["onion"] = await self._first_onion_answer()
+            addresses["onion"] = await first_answer(
+                plan,
+                self._controllers["tor-server"],
+                drop_guards=self._drop_guards,
+                reactor=self._reactor,
+                progress=self._progress,
+            )
         if "exit" in self._config.kinds:
             addresses["exit"] = find_address(self._config)
         self._progress.phase("transfers")
@@ -252,49 +256,6 @@ class Measurement:
 
         await controller.wait_bootstrapped(stall_seconds=_BOOTSTRAP_STALL_SECONDS, on_progress=show)
         self._progress.done(f"tor {await controller.version()} is ready")
-
-    async def _first_onion_answer(self) -> str:
-        """Wait until the onion service answers, and return its address.
-
-        A fresh onion service often cannot be reached at the first try. Trying is the harness's
-        work; what is measured is the service as its users meet it afterwards.
-        """
-        assert self._plan.onion is not None  # noqa: S101 - for the type checker
-        self._progress.phase("onion service")
-        address = self._plan.onion.address()
-        self._progress.update("waiting for its descriptor's upload")
-        count = await self._controllers["tor-server"].wait_descriptor_uploaded(
-            address, limit_seconds=_UPLOAD_LIMIT_SECONDS
-        )
-        self._progress.update(f"descriptor on {count} directories; waiting for a first answer")
-        deadline = self._reactor.seconds() + _FIRST_ANSWER_LIMIT_SECONDS
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                seconds = await probe(
-                    self._reactor,
-                    "127.0.0.1",
-                    self._plan.socks_port,
-                    address,
-                    self._plan.connect_port,
-                )
-            except PerfmeasureError as error:
-                if self._reactor.seconds() >= deadline:
-                    raise MeasurementError(
-                        "onion service",
-                        f"no answer in {_FIRST_ANSWER_LIMIT_SECONDS:.0f} s and {tries} tries; "
-                        f"the last: {error}",
-                        "",
-                        "look at the logs in tor-client/ and tor-server/",
-                    ) from error
-                self._progress.update(f"try {tries} failed ({error.got}); trying again")
-                if self._config.drop_guards_hours:
-                    await self._drop_guards()  # in a small network one may not fit the service
-                await deferLater(self._reactor, 0.5)
-            else:
-                self._progress.done(f"answers in {seconds:.2f} s, at try {tries}")
-                return address
 
     def _take_client_line(self, line: bytes) -> bool:
         self._look_for_stop(line)

@@ -165,7 +165,8 @@ class Recorder:
             if now >= next_line:
                 next_line = now + self._setup.log_interval_seconds
                 self._write_statistics()
-        for _ in range(ring.blocks_filled() - ring.blocks_done):  # on a machine that is busy
+        # On a slow machine there is more; what is in the ring by now is recorded, and no later one.
+        for _ in range(ring.blocks_filled() - ring.blocks_done):
             if (block := ring.block()) is not None:
                 self._record(ring, recording, block)
         self._count_losses(ring, drops_before)

@@ -142,9 +142,14 @@ def add_packets(node: dict[str, Any], roots: Iterable[str]) -> list[str]:
     totals: dict[str, Counts] = {}
     for folder in stores:
         try:
+            _enter(folder, rows)
+        except InputError as error:  # who may only read the store can count
+            reasons.append(_said(error))
+    try:
+        for folder in stores:
             _count(folder, rows, totals)
-        except InputError as error:
-            reasons.append(str(error))
+    except InputError as error:
+        return [*reasons, _said(error)]
     for name, transfer in node.get("tgen", {}).get("transfers", {}).items():
         counts = totals.get(name, Counts())
         transfer["packets"] = {"count": counts.packets, "bytes": counts.bytes}
@@ -162,10 +167,15 @@ def _stores(folders: Iterable[Path]) -> tuple[list[Path], list[str]]:
         try:
             why = absence.reason(folder)
         except InputError as error:
-            why = str(error)
+            why = _said(error)
         if why is not None:
             reasons.append(why)
     return stores, reasons
+
+
+def _said(error: InputError) -> str:
+    """Return the error without the place on this machine, which is nobody's concern."""
+    return f"{absence.PACKETS}/{Path(error.where).name}: {error.got}"
 
 
 def _open_segments(store: Store) -> list[Segment]:
@@ -180,17 +190,25 @@ def _open_segments(store: Store) -> list[Segment]:
     return found
 
 
-def _count(folder: Path, rows: Sequence[Transfer], totals: dict[str, Counts]) -> None:
-    """Enter what is known into the catalogue of a store, and add what it holds to the totals.
+def _enter(folder: Path, rows: Sequence[Transfer]) -> None:
+    """Enter what is known into the catalogue of a store.
 
     Raises:
-        InputError: the store cannot be used.
+        InputError: it cannot be written.
     """
     catalogue = Catalogue(folder, is_writer=True)
     try:
         catalogue.put_transfers(rows)
     finally:
         catalogue.close()
+
+
+def _count(folder: Path, rows: Sequence[Transfer], totals: dict[str, Counts]) -> None:
+    """Add what a store holds to the totals.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
     by_name: dict[str, list[Transfer]] = {}
     for row in rows:
         if row.id:

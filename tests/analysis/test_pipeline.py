@@ -14,7 +14,7 @@ from perfmeasure.errors import ExitStatus, InputError, UsageError
 from tests.analysis import kernel_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from tests.analysis.conftest import Lines
 
@@ -117,6 +117,24 @@ def test_what_the_kernel_did_not_see_is_said(fixtures: Path, tmp_path: Path) -> 
         {"what": what, "reason": "--flows off"} for what in ("connections", "windows")
     ]
     assert "kernel" not in node_of(said)
+
+
+def test_packets_are_counted_by_the_one_who_has_them(fixtures: Path) -> None:
+    asked: list[list[str]] = []
+
+    def count(node: dict[str, Any], roots: Iterable[str]) -> list[str]:
+        asked.append(list(roots))
+        for number, transfer in enumerate(node["tgen"]["transfers"].values()):
+            transfer["packets"] = {"count": number, "bytes": 100 * number}
+        return ["from here on: it died"]
+
+    folder = fixtures / "kernel-run"
+    document = pipeline.analyze([folder / "tgen-client", folder / "kernel"], packets=count)
+    transfers = node_of(document)["tgen"]["transfers"].values()
+    assert [t["packets"]["count"] for t in transfers] == list(range(len(transfers)))
+    (source,) = document["meta"]["sources"].values()
+    assert source["absent"][-1] == {"what": "packets", "reason": "from here on: it died"}
+    assert asked == [[str(folder)]]
 
 
 def test_connections_alone_are_a_database(fixtures: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from collecting import check_packets_of, packets_of
-from packets_on_disk import check_packets_of_transfers
+from packets_on_disk import asked_for, check_packets_of_transfers
 from running import Running, check_logs_are_whole, running, today, transfers_of
 
 from perfmeasure import jsonio
@@ -49,6 +49,10 @@ def test_measure_from_nothing_to_a_database_over_http(
             "latest.json",
         )
         assert jsonio.loads(latest)["type"] == "perfmeasure"
+        # Packets are found while they are recorded; the end of a connection may have come since.
+        ended = [(n, t) for n, t in transfers_of(jsonio.loads(latest)).items() if t["is_success"]]
+        assert len(asked_for(prefix, f"transfer {ended[0][0]}")) >= ended[0][1]["packets"]["count"]
+        assert ended[0][1]["packets"]["count"] > 0
         assert run.process.wait(170) == 0, run.said()
         summary = run.output.read_text()
     check_run_of_five(run, summary)
@@ -179,9 +183,14 @@ def test_an_interrupt_stops_in_order_analyses_and_publishes(tmp_path: Path) -> N
     # The same again in the same place: the same address, the logs go on, both runs are analysed.
     with running(prefix, "--onion-only", "--num-transfers", "1") as again:
         again.url()
-        with running(prefix, "--inet-only") as second:
+        # Not by `running`, which would wait for the processes of the data directory to end.
+        second = Running(prefix, "--inet-only")
+        try:
             assert second.process.wait(60) == 1
-            assert f"pid {again.process.pid};" in second.said()
+        finally:
+            second.process.kill()
+            second.process.wait()
+        assert f"pid {again.process.pid};" in second.said()
         assert again.process.wait(170) == 0, again.said()
     assert (prefix / "private" / "onion" / "hostname").read_text() == address
     transfers = transfers_of(run.database())

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from perfmeasure.errors import MissingError, UsageError
-from perfmeasure.recorder import capture as capture_module
+from perfmeasure.errors import UsageError
 from perfmeasure.recorder.capture import Capture
 from perfmeasure.recorder.classes import PacketClass
 from perfmeasure.recorder.configuration import Setup
@@ -29,16 +28,6 @@ def test_the_kernel_helps_where_there_is_a_cutoff(line: Line, require: Callable[
     assert opened(line, Setup(classes=CUT)) == (True, [])
     assert opened(line, Setup(classes=CUT), is_cut_in_kernel=False) == (False, [])
     assert opened(line, Setup(filter="tcp")) == (False, [])
-
-
-def test_without_the_kernels_help_it_is_said(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_arguments: object) -> None:
-        raise MissingError("BPF right", "refused")
-
-    monkeypatch.setattr(capture_module, "KernelCutoff", refuse)
-    is_helped, told = opened(line, Setup(classes=CUT))
-    assert not is_helped
-    assert told == ["BPF right: refused. What is past its cutoff is copied, and then left out"]
 
 
 def test_mistakes_leave_no_socket_open(line: Line) -> None:

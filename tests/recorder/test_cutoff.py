@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from perfmeasure.errors import MissingError
-from perfmeasure.recorder import recorder
+from perfmeasure.recorder import capture
 from perfmeasure.recorder.classes import PacketClass
 from perfmeasure.recorder.configuration import Setup
 from perfmeasure.recorder.connections import Rules
@@ -207,7 +207,7 @@ def test_where_there_is_no_bpf_user_space_cuts(
     def none(*_: object) -> None:
         raise MissingError("bcc", "cannot be imported", next_step="apt-get install it")
 
-    monkeypatch.setattr(recorder, "KernelCutoff", none)
+    monkeypatch.setattr(capture, "KernelCutoff", none)
     running = Running(tmp_path, setup_of(60), line.name)
     line.send([one().frame] * 100)
     running.wait_for(100)

@@ -15,7 +15,9 @@ from perfmeasure.plan import Plan
 from perfmeasure.process import ChildProcess
 from perfmeasure.progress import Progress
 from perfmeasure.recorder import absence, packets
+from perfmeasure.recorder.libpcap import Filter
 from perfmeasure.recorder.packets import PacketRecording, default_interface, packet_filter
+from perfmeasure.recorder.records import LINK_ETHERNET
 from perfmeasure.supervisor import Supervisor
 
 ROUTES = """\
@@ -99,6 +101,8 @@ def test_what_is_recorded() -> None:
     assert packet_filter(plan(http_port=8081), []) == (
         "tcp and not port 22 and not port 8081 and not port 9051 and not port 9052"
     )
+    for expression in (packet_filter(testnet, range(4000, 4100)), packet_filter(plan(), [])):
+        Filter(expression, LINK_ETHERNET, "filter")  # libpcap takes it
 
 
 def test_the_interface_of_the_default_route() -> None:

@@ -171,11 +171,23 @@ def test_what_is_missing_has_its_reason(root: Path, tmp_path: Path) -> None:
     assert found["tgen"]["transfers"]["t:1"]["packets"]["count"] > 0
 
 
-def test_a_store_that_cannot_be_used_is_said(root: Path) -> None:
+def test_a_store_that_cannot_be_written_can_be_counted(root: Path) -> None:
     (root / "packets" / NAME).write_bytes(b"nonsense" * 1000)
-    (root / "packets" / "absent.json").write_bytes(b"nonsense")
+    (root / "packets" / "absent.json").write_bytes(b"[1]")
     found = node()
-    reasons = add_packets(found, [str(root)])
-    assert len(reasons) == 2
-    assert "absent.json" in reasons[0]
-    assert "cannot be used" in reasons[1]
+    assert add_packets(found, [str(root)]) == [
+        "packets/absent.json: no reason in it",
+        "packets/catalogue.sqlite: cannot be used (file is not a database)",
+    ]
+    assert found["tgen"]["transfers"]["t:1"]["packets"]["count"] == 2
+
+
+def test_what_cannot_be_read_is_not_counted(root: Path) -> None:
+    (path,) = (root / "packets").glob("segments/*/*.pcap")
+    content = bytearray(path.read_bytes())
+    content[24 + 80 + 8 : 24 + 80 + 12] = b"\xff" * 4  # the length of the second packet
+    path.write_bytes(content)
+    found = node()
+    (reason,) = add_packets(found, [str(root)])
+    assert reason.startswith("packets/00000001.pcap: no whole record at offset ")
+    assert "packets" not in found["tgen"]["transfers"]["t:1"]
