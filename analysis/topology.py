@@ -38,7 +38,7 @@ FROM read_parquet({{path}}, file_row_number = true)
 """  # noqa: S608 - all of it is ours
 _DIRECTED = """
 CREATE TEMP VIEW directed AS
-SELECT report.*, side = 'active' AS is_caller, false AS is_inferred FROM report
+SELECT report.*, {is_caller} AS is_caller, false AS is_inferred FROM report
 """
 # Who listens is called, and who does not know is called by the higher port.
 _JUDGED = """
@@ -262,7 +262,8 @@ class Joined:
             side for (side,) in self.cursor.execute("SELECT DISTINCT side FROM report").fetchall()
         }
         if sides <= {"active", "passive"}:
-            self.cursor.execute(_DIRECTED)
+            is_caller = "side = 'active'" if "passive" in sides else "true"
+            self.cursor.execute(_DIRECTED.format(is_caller=is_caller))
             return "passive" in sides
         here, at_here = self._looked_up("local", "here_scope", "here_ip", "here")
         there, at_there = self._looked_up("remote", "there_scope", "there_ip", "there")
