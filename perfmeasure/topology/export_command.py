@@ -24,7 +24,7 @@ _PATH = click.Path(path_type=Path, readable=False)
 
 
 @click.command("export")
-@click.argument("paths", metavar="[LOGS]...", nargs=-1, required=True, type=_PATH)
+@click.argument("paths", metavar="LOGS...", nargs=-1, required=True, type=_PATH)
 @click.option(
     "--to",
     "url",
