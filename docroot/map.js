@@ -4,10 +4,13 @@ import { bytes } from "./dom.js";
 import { colour, css, figure, hover, onTap } from "./figure.js";
 
 export const KINDS = {
-  service: { text: "service", marker: "circle", mark: "●" },
-  external: { text: "outside of what is measured", marker: "square", mark: "□" },
-  ambiguous: { text: "ambiguous: several services fit", marker: "diamond", mark: "◇" },
+  service: { text: "service", marker: "circle", mark: "●", shade: 0 },
+  external: { text: "outside of what is measured", marker: "square", mark: "□", shade: 7 },
+  ambiguous: { text: "ambiguous: several services fit", marker: "diamond", mark: "◇", shade: 1 },
+  unattributed: { text: "process not known", marker: "triangle", mark: "△", shade: 4 },
 };
+// A node that is a whole machine looks like a service.
+const look = (kind) => KINDS[kind] ?? KINDS.service;
 const SWEEPS = 6;
 const STEPS = 24;
 
@@ -109,11 +112,9 @@ export function draw(nodes, edges, { onEdge, onNode }) {
   }, (plot, Bokeh) => {
     const own = edges.filter((edge) => edge.source !== edge.target);
     const lines = own.map((edge) => line(places.get(edge.source), places.get(edge.target)));
-    const fill = own.map((edge) => {
-      const kinds = [edge.source, edge.target].map((name) =>
-        nodes.find((node) => node.name === name).kind);
-      return kinds.includes("ambiguous") ? colour(1) : kinds.includes("external") ? colour(7) : colour(0);
-    });
+    const shades = new Map(nodes.map((node) => [node.name, look(node.kind).shade]));
+    // An edge to or from what is no service has the colour of that.
+    const fill = own.map((edge) => colour(shades.get(edge.source) || shades.get(edge.target)));
     const text = own.map((edge) => `${edge.source} → ${edge.target}: ${bytes(edge.bytes)}`);
     const source = new Bokeh.ColumnDataSource({ data: {
       xs: lines.map(({ xs }) => xs), ys: lines.map(({ ys }) => ys), fill, text,
@@ -162,14 +163,13 @@ function arrows(plot, Bokeh, lines, fill, edges, most) {
 }
 
 function marked(plot, Bokeh, node, place, tap) {
-  const { marker } = KINDS[node.kind] ?? KINDS.service;
-  const index = { service: 0, external: 7, ambiguous: 1 }[node.kind] ?? 0;
+  const { marker, shade } = look(node.kind);
   const source = new Bokeh.ColumnDataSource({ data: {
     x: [place.x], y: [place.y], text: [`${node.name}: ${bytes(node.bytes)}`],
   } });
   const renderer = plot.scatter({ field: "x" }, { field: "y" }, {
-    source, marker, size: 17, line_width: 2.5, line_color: colour(index),
-    fill_color: node.kind === "service" ? colour(index) : css("--paper"), fill_alpha: 1,
+    source, marker, size: 17, line_width: 2.5, line_color: colour(shade),
+    fill_color: shade ? css("--paper") : colour(shade), fill_alpha: 1,
   });
   onTap(Bokeh, plot, source, () => tap({ node }));
   return renderer;

@@ -9,7 +9,7 @@ const MOST_ROWS = 200;
 const GROUPS = {
   node: ["service on each machine", (node) => node.id],
   service: ["service, of all machines", (node) => (node.kind === "service" ? node.service : node.id)],
-  instance: ["machine", (node) => (node.kind === "service" ? node.instance : node.kind)],
+  instance: ["machine", (node) => node.instance ?? node.kind],
 };
 
 let state = null;
@@ -78,7 +78,9 @@ function chosen() {
   for (const node of topology.nodes) {
     const name = nameOf(node);
     groupOf.set(node.id, name);
-    if (!nodes.has(name)) nodes.set(name, { name, kind: node.kind, members: [], bytes: 0 });
+    // A machine of which one process is not known is a machine all the same.
+    const kind = group === "instance" && node.instance ? "service" : node.kind;
+    if (!nodes.has(name)) nodes.set(name, { name, kind, members: [], bytes: 0 });
     nodes.get(name).members.push(node);
   }
   const amounts = bucket
@@ -193,9 +195,15 @@ function coverage(topology) {
   const row = (name, part) => found[`${part}_bytes`] === undefined ? null
     : [name, bytes(found[`${part}_bytes`]), percent(found[`${part}_bytes`], whole),
       count(found[`${part}_connections`])];
+  const only = (name, field) => (found[`${field}_connections`]
+    ? [name, "", "", count(found[`${field}_connections`])] : null);
+  const lost = Object.entries(found.lost ?? {}).map(([what, number]) =>
+    [`lost: ${what.replaceAll("_", " ")}`, "", "", count(number)]);
   const rows = [["All connections", bytes(whole), "", count(found.input_connections)],
     row("between known services", "matched"), row("to or from outside", "external"),
-    row("ambiguous", "ambiguous"), row("of no known process", "unattributed")].filter(Boolean);
+    row("ambiguous", "ambiguous"), row("of no known process", "unattributed"),
+    only("only seen by polling", "polled"), only("with bytes that are not known", "without_bytes"),
+    ...lost].filter(Boolean);
   return card("Coverage", table("How much of what was seen is on the map",
     ["What", ["Bytes", "number"], ["Share", "number"], ["Connections", "number"]], rows));
 }

@@ -134,8 +134,7 @@ async function one(body, date, day, place, isLive) {
     el("dl", { class: "facts" }, facts.map(([name, value]) =>
       el("div", { class: "fact" }, el("dt", {}, name), el("dd", {}, value)))),
     waterfall(transfer),
-    el("div", { class: "cards" }, circuit(transfer), connections(transfer)),
-    packets(transfer));
+    el("div", { class: "cards" }, circuit(transfer), connections(transfer)));
 }
 
 // ---- the waterfall ------------------------------------------------------------------------------
@@ -318,10 +317,4 @@ function connections(transfer) {
     ["Timeouts", "number"], ["Sent", "number"], ["Received", "number"]], rows),
   el("p", { class: "note-small" },
     "The connection to the first relay is shared: other circuits are in its numbers, too."));
-}
-
-function packets(transfer) {
-  if (!transfer.packets) return card("Packets", empty("No packets were published of it."));
-  return card("Packets", el("p", {}, el("a", { href: transfer.packets, download: "" },
-    `Packets of ${transfer.id} (pcap)`)));
 }

@@ -22,6 +22,22 @@ def plain(text: str) -> str:
     return re.sub(r"\(\d+\.\d+ s\)", "(T)", text)
 
 
+def test_what_is_open_and_the_last_warnings_can_be_asked_for() -> None:
+    with Progress(io.StringIO()) as progress:
+        progress.phase("bootstrap")
+        progress.update("loading", 0.5)
+        progress.phase("transfers")
+        assert progress.open_lines == ["bootstrap: 50 % loading", "transfers …"]
+        progress.done()
+        assert progress.open_lines == ["bootstrap: 50 % loading"]
+        for number in range(30):
+            progress.warn(f"number {number}")
+    assert [text for _, text in progress.warnings] == [f"number {n}" for n in range(10, 30)]
+    times = [unix_ts for unix_ts, _ in progress.warnings]
+    assert times == sorted(times)
+    assert times[0] > 1e9
+
+
 def test_plain_lines_that_never_repeat() -> None:
     stream = io.StringIO()
     with Progress(stream) as progress:

@@ -167,3 +167,14 @@ def test_days_that_an_earlier_run_left_unpublished_are_found(tmp_path: Path) -> 
     os.utime(database, (1e9, 1e9))
     assert days_to_publish(archive, docroot) == {"2026-11-20", "2026-11-21"}
     assert days_to_publish(tmp_path / "none", docroot) == set()
+
+
+def test_the_page_is_there_before_anything_is_published(tmp_path: Path) -> None:
+    config = MeasureConfig(prefix=tmp_path, network=Network.TESTNET)
+    Publication(config, reactor=Clock(), report=print).show_page()
+    assert "<h1" in (config.docroot / "index.html").read_text()
+    assert (config.docroot / "bokeh.min.js.gz").exists()
+    (tmp_path / "file").write_bytes(b"")
+    lost = MeasureConfig(prefix=tmp_path / "file", network=Network.TESTNET)
+    with pytest.raises(MeasurementError, match="cannot be published"):
+        Publication(lost, reactor=Clock(), report=print).show_page()

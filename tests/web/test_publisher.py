@@ -381,6 +381,24 @@ def test_a_day_that_goes_on_shows_in_latest_only(prefix: Path) -> None:
     assert f"the UTC day {DAY}" in (prefix / "docroot" / "index.html").read_text()
 
 
+def test_a_day_has_figures_while_it_goes_on_and_one_from_before_gets_them(prefix: Path) -> None:
+    docroot = prefix / "docroot"
+    publish_day(prefix, docroot, DAY, is_over=False)
+    day = jsonio.loads((docroot / "figures" / DAY / "day.json").read_bytes())
+    assert day["transfers"] == 12
+    publish_day(prefix, docroot, DAY)
+    # Published by a version that made none, beside one that cannot be read.
+    before = _names(docroot)
+    shutil.rmtree(docroot / "figures")
+    (docroot / "2026-11-20.perfmeasure.analysis.json.xz").write_bytes(b"no database")
+    publish_day(prefix, docroot, "2026-11-21")
+    assert jsonio.loads((docroot / "figures/index.json").read_bytes())["days"] == [
+        "2026-11-21", DAY,
+    ]  # fmt: skip
+    assert jsonio.loads((docroot / "figures" / DAY / "day.json").read_bytes()) == day
+    assert before <= _names(docroot)
+
+
 def test_latest_is_the_newest_day(prefix: Path) -> None:
     docroot = prefix / "docroot"
     publish_day(prefix, docroot, DAY)
