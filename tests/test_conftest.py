@@ -15,9 +15,15 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.fixture
 def session(tmp_path: Path) -> Path:
-    """A folder with our conftest, the plugin that it names, and nothing else."""
-    for name in ("conftest.py", "scheduling.py", "testnet_fixture.py"):
-        shutil.copy(HERE / name, tmp_path)
+    """A folder with our conftest, the plugins that it names, and nothing else."""
+    plugins = ("topology_fixture.py", "topology_machines.py")
+    for path in (
+        "conftest.py",
+        "scheduling.py",
+        "testnet_fixture.py",
+        *(f"integration/{name}" for name in plugins),
+    ):
+        shutil.copy(HERE / path, tmp_path)
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\naddopts = -p no:cacheprovider -ra\n"
         "markers =\n  alone(why)\n  together(name, why)\n"
