@@ -54,6 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if IN_CI and config.getoption("--update-golden"):
         raise pytest.UsageError("--update-golden would hide what CI is there to find (CI=true)")
     os.environ[_MARK_NAME] = _MARK
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell leaves it to what it starts in the background; our children would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Machines are noisy, so no example has a deadline; CI draws the same examples every time.
     hypothesis.settings.register_profile(
         "modest",
