@@ -26,6 +26,8 @@ def fail(number: int) -> int:
 
 def die(number: int) -> int:
     if number == 7:
+        # What dies while it is being started, Dask does not start again.
+        time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 

@@ -36,7 +36,7 @@ def local_cluster(workers: int, threads: int) -> distributed.LocalCluster:
 
 @pytest.fixture(scope="module")
 def dask() -> Iterator[distributed.LocalCluster]:
-    with local_cluster(2, 1) as local:
+    with config.set({"distributed.scheduler.allowed-failures": 1}), local_cluster(2, 1) as local:
         yield local
 
 

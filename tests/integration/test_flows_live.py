@@ -191,10 +191,11 @@ def test_a_thousand_flows_in_short_windows(made: Cable, is_long: bool) -> None:
 
 
 def test_what_finds_no_room_is_counted_as_full(made: Cable) -> None:
-    run = count(made, 8192, 200_000, max_flows=4096)
+    # A sender that is held up still reaches so many flows in a window.
+    run = count(made, 8192, 200_000, max_flows=256)
     check(run, 200_000)
     assert run.terms.full.packets > 0
-    assert max(len(window.flows) for window in run.windows) <= 4096
+    assert max(len(window.flows) for window in run.windows) <= 256
     kinds = {(part.direction, part.protocol) for window in run.windows for part in window.overflow}
     assert kinds == {(keys.INGRESS, 17)}
 
