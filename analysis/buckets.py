@@ -61,7 +61,7 @@ def add_edges(joined: Joined) -> tuple[float, int]:
     seconds = seconds_for(end - begin)
     first = math.floor(begin / seconds) * seconds
     joined.cursor.execute(_SPREAD.format(begin=begin, end=end, first=first, seconds=seconds))
-    joined.add_edges("bucket_edge", "spread", "bucket_number")
+    joined.add_edges("bucket_edge", calls="spread", heard="spread", bucket="bucket_number")
     return first, seconds
 
 

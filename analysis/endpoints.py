@@ -18,6 +18,8 @@ SLACK_SECONDS = 2.0
 What looks for listeners sees a new one some time after its first connection, and the clocks of two
 machines differ. Where another listener was there meanwhile, it is the one.
 """
+REST_OF_LOOPBACK = "127.0.0.0"
+"""Stands for all of 127/8 to which nobody is bound: there, who is bound to no address answers."""
 _NEVER = 1e11  # Unix seconds; what has no end ends then
 
 
@@ -46,7 +48,7 @@ WITH listener AS (
            valid_from_unix_ts AS begin_ts, coalesce(valid_to_unix_ts, {_NEVER}) AS end_ts
     FROM listeners),
 loopback AS (
-    SELECT unnest(['127.0.0.1', '::1']) AS ip
+    SELECT unnest(['127.0.0.1', '::1', '{REST_OF_LOOPBACK}']) AS ip
     UNION SELECT listen_ip FROM listener WHERE {is_loopback("listen_ip")}),
 place AS (
     SELECT DISTINCT instance_id, netns, ip

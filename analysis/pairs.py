@@ -31,17 +31,20 @@ called AS (
     SELECT row, instance_id, protocol, local_ip AS caller_ip, local_port AS caller_port,
            remote_ip AS callee_ip, remote_port AS callee_port, start_ts, end_ts,
            if({_IS_INSIDE}, {own_scope()}, '') AS scope
-    FROM directed WHERE is_caller AND local_port % {{passes}} = {{number}}),
-found AS (
-    SELECT c.row AS caller, a.row AS callee, c.instance_id <> a.instance_id AS is_elsewhere,
-           abs(c.start_ts - a.start_ts) AS apart_seconds
-    FROM called c JOIN accepted a
-    USING (scope, protocol, caller_ip, caller_port, callee_ip, callee_port)
-    WHERE c.start_ts <= a.end_ts + {SLACK_SECONDS} AND a.start_ts <= c.end_ts + {SLACK_SECONDS})
+    FROM directed WHERE is_caller AND local_port % {{passes}} = {{number}})
+SELECT c.row AS caller, a.row AS callee, c.instance_id <> a.instance_id AS is_elsewhere,
+       abs(c.start_ts - a.start_ts) AS apart_seconds
+FROM called c JOIN accepted a
+USING (scope, protocol, caller_ip, caller_port, callee_ip, callee_port)
+WHERE c.start_ts <= a.end_ts + {SLACK_SECONDS} AND a.start_ts <= c.end_ts + {SLACK_SECONDS}
+"""  # noqa: S608 - all of it is ours
+_COUNTS = "SELECT count(*), count(DISTINCT caller), count(DISTINCT callee) FROM candidate"
+_RANKED = """
+CREATE OR REPLACE TEMP TABLE candidate AS
 SELECT caller, callee,
        row_number() OVER (ORDER BY is_elsewhere, apart_seconds, caller, callee) AS place
-FROM found
-"""  # noqa: S608 - all of it is ours
+FROM candidate
+"""
 # As if the best of all were taken again and again: nobody else could do better with these.
 _BEST = """
 CREATE TEMP TABLE best AS
@@ -63,6 +66,12 @@ def make(cursor: duckdb.DuckDBPyConnection) -> None:
     passes = -(-count // _REPORTS_AT_ONCE)
     for number in range(passes):
         cursor.execute(_CANDIDATE.format(passes=passes, number=number))
+        [(pairs, callers, callees)] = cursor.execute(_COUNTS).fetchall()
+        if pairs == callers == callees:  # nearly always: none could be of another pair
+            cursor.execute("INSERT INTO pair SELECT caller, callee FROM candidate")
+            cursor.execute("DROP TABLE candidate")
+            continue
+        cursor.execute(_RANKED)
         while cursor.execute("SELECT 1 FROM candidate LIMIT 1").fetchall():
             cursor.execute(_BEST)
             cursor.execute("INSERT INTO pair SELECT * FROM best")

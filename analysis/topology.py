@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfmeasure.analysis import endpoints, pairs
-from perfmeasure.analysis.endpoints import is_loopback, own_scope, unmapped
+from perfmeasure.analysis.endpoints import (
+    REST_OF_LOOPBACK,
+    is_loopback,
+    own_scope,
+    unmapped,
+)
 from perfmeasure.errors import PerfmeasureError
 
 if TYPE_CHECKING:
@@ -87,7 +92,7 @@ INSERT INTO endpoint BY NAME SELECT * REPLACE (id::INTEGER AS id) FROM acceptor
 _PAIR_ENDPOINTS = """
 CREATE TEMP TABLE accepted AS
 SELECT caller, callee, a.id::INTEGER AS id
-FROM pair JOIN directed d ON d.row = callee
+FROM directed d JOIN pair ON d.row = callee
 LEFT JOIN acceptor a ON a.instance_id = d.instance_id AND a.service = d.service
      AND a.pid IS NOT DISTINCT FROM {pid} AND a.protocol = d.protocol AND a.port = d.local_port
 """
@@ -166,6 +171,9 @@ def join(
         cursor = duckdb.connect(config=config)
         try:
             cursor.execute("SET preserve_insertion_order = false")
+            # The right side of each join here is the small one. Guesses of how many reports a
+            # condition leaves are wrong by much, and then all of them would be in memory.
+            cursor.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
             yield Joined(cursor, folder, Path(place), window, is_by_process=is_by_process)
         finally:
             cursor.close()
@@ -215,7 +223,8 @@ class Joined:
         cursor.execute(_reported(window, last))
         once = "ANTI JOIN pair ON row = callee" if has_callees else ""
         cursor.execute(f"CREATE TEMP VIEW counted AS SELECT * FROM reported {once}")  # noqa: S608 - ours
-        self.add_edges("edge", "counted", "0")
+        # What is told by a caller is always counted.
+        self.add_edges("edge", calls="reported", heard="counted", bucket="0")
         if window is None:
             [(first, last)] = cursor.execute(
                 "SELECT min(first_unix_ts), max(last_unix_ts) FROM edge"
@@ -224,17 +233,21 @@ class Joined:
         self.window = window
         self.coverage = self._coverage(has_pairs=has_callees)
 
-    def add_edges(self, name: str, rows: str, bucket: str) -> None:
-        """Make a view of the edges of ``rows``, a view with the columns of ``counted``.
+    def add_edges(self, name: str, *, calls: str, heard: str, bucket: str) -> None:
+        """Make a view of the edges of callers in ``calls`` and of who was called in ``heard``.
+
+        Both are views with the columns of ``reported``.
 
         Its column ``bucket`` tells rows apart that the SQL ``bucket`` has another value for.
         """
-        path = _literal(str(self._place / f"{name}.parquet"))
-        queries = " UNION ALL ".join(self._aggregates(rows, bucket))
-        self.cursor.execute(f"COPY ({queries}) TO {path}")
-        self.cursor.execute(_EDGE.format(name=name, path=path))
+        # One after the other: together they would need twice the memory.
+        paths = []
+        for number, query in enumerate(self._aggregates(calls, heard, bucket)):
+            paths.append(_literal(str(self._place / f"{name}.{number}.parquet")))
+            self.cursor.execute(f"COPY ({query}) TO {paths[-1]}")
+        self.cursor.execute(_EDGE.format(name=name, path=f"[{', '.join(paths)}]"))
 
-    def _aggregates(self, rows: str, bucket: str) -> list[str]:
+    def _aggregates(self, calls: str, heard: str, bucket: str) -> list[str]:
         """Return the queries of edges, by who told of them."""
         there, at_there = self._looked_up("remote", "there_scope", "there_ip", "e")
         said = {
@@ -242,19 +255,18 @@ class Joined:
             "estimated": "sum(if(is_whole, 0, bytes_sent + bytes_received))"
             if self._is_cut
             else "0",
-            "rows": rows,
             "bucket": bucket,
         }
         accepted, endpoint = "", "e.id"
         if self._has_callees:
             accepted, endpoint = "LEFT JOIN accepted a ON a.caller = r.row", "coalesce(a.id, e.id)"
-        calls = _CALLS.format(
-            **said, id=endpoint, there=there, at_there=at_there, accepted=accepted
+        query = _CALLS.format(
+            **said, rows=calls, id=endpoint, there=there, at_there=at_there, accepted=accepted
         )
         if not self._has_callees:
-            return [calls]
+            return [query]
         here, at_here = self._looked_up("local", "here_scope", "here_ip", "e")
-        return [calls, _HEARD.format(**said, here=here, at_here=at_here)]
+        return [query, _HEARD.format(**said, rows=heard, here=here, at_here=at_here)]
 
     def _direct(self) -> bool:
         """Make ``directed``: who called in each report. Return whether any is of who was called."""
@@ -278,9 +290,10 @@ class Joined:
         address = f"{end}_ip"
         loopback = is_loopback(address)
         bound = self.cursor.execute(
-            "SELECT DISTINCT ip FROM endpoint WHERE starts_with(ip, '127.') AND ip <> '127.0.0.1'"
+            "SELECT DISTINCT ip FROM endpoint WHERE starts_with(ip, '127.')"
         ).fetchall()
-        others = "".join(f" AND {address} <> {_literal(ip)}" for (ip,) in bound)
+        known = sorted({"127.0.0.1", *(ip for (ip,) in bound)} - {REST_OF_LOOPBACK})
+        others = "".join(f" AND {address} <> {_literal(ip)}" for ip in known)
         elsewhere = "''"
         if self.cursor.execute("SELECT 1 FROM repeated LIMIT 1").fetchall():
             elsewhere = (
@@ -289,8 +302,7 @@ class Joined:
             )
         selected = (
             f"if({loopback}, {own_scope()}, {elsewhere}) AS {scope}, "
-            # All of 127/8 is answered by what is bound to no address of it, as is 127.0.0.1.
-            f"if(starts_with({address}, '127.'){others}, '127.0.0.1', {address}) AS {ip}"
+            f"if(starts_with({address}, '127.'){others}, '{REST_OF_LOOPBACK}', {address}) AS {ip}"
         )
         return selected, (
             f"{table}.ip = {ip} AND {table}.port = {end}_port AND {table}.protocol = r.protocol "

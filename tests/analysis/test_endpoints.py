@@ -43,6 +43,7 @@ def test_a_wildcard_is_every_address_of_its_namespace() -> None:
     assert [(scope, ip) for scope, ip, *_ in found] == [
         ("", "10.0.0.1"),
         ("", "fd00::1"),
+        ("m1/1", "127.0.0.0"),
         ("m1/1", "127.0.0.1"),
         ("m1/1", "::1"),
     ]

@@ -111,3 +111,16 @@ def test_a_path_with_a_quote(tmp_path: Path) -> None:
     folder = tmp_path / "it's"
     folder.mkdir()
     assert coverage(folder, row())["input_bytes"] == 1100
+
+
+def test_of_127_8_only_who_is_bound_there_or_everywhere_answers(tmp_path: Path) -> None:
+    listener = {
+        "instance_id": "m1", "netns": 1, "service": "web", "protocol": "tcp",
+        "listen_ip": "127.0.0.1", "listen_port": 80, "pid": 1, "valid_from_unix_ts": 900.0,
+    }  # fmt: skip
+    calls = [row(src_ip="127.0.0.1", dst_ip=ip) for ip in ("127.0.0.1", "127.0.0.9", "127.1.2.3")]
+    everywhere = {**listener, "listen_ip": "0.0.0.0", "service": "all"}  # noqa: S104 - not bound
+    for listeners, matched in (([listener], 1), ([listener, everywhere], 3)):
+        services.write(tmp_path, {"listeners": listeners, "connections": calls})
+        with topology.join(tmp_path) as joined:
+            assert joined.coverage["matched_connections"] == matched

@@ -176,9 +176,9 @@ class Reference:
             return found.pop(), "matched"
         if not found:
             return None
-        # 127/8 is answered as 127.0.0.1 is, where nobody is bound to the very address.
-        bound = {r["listen_ip"] for r in self.listeners}
-        shown = "127.0.0.1" if ip.startswith("127.") and ip not in bound else ip
+        # What of 127/8 nobody is bound to is one place.
+        bound = {"127.0.0.1", *(r["listen_ip"] for r in self.listeners)}
+        shown = endpoints.REST_OF_LOOPBACK if ip.startswith("127.") and ip not in bound else ip
         scope = f"{row['instance_id']}/{row['netns']}/" if is_loopback(ip) else ""
         return f"ambiguous/{scope}{place(shown, port)}", "ambiguous"
 
