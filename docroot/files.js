@@ -12,7 +12,7 @@ export async function show() {
   const rows = [...body.rows];
   const tools = document.getElementById("file-tools");
   if (!rows.length) return;
-  const shown = el("span", { role: "status" }, `${rows.length} files`);
+  const shown = el("span", { role: "status" }, `${rows.length} of ${rows.length} files`);
   tools.replaceChildren(el("label", {}, "Filter by name ", el("input", {
     type: "search", id: "file-filter", autocomplete: "off",
     oninput: (event) => {

@@ -16,9 +16,10 @@ let figuresAt = 0;
 export async function show(section) {
   leave();
   place = {
-    state: el("div", {}), latest: el("div", {}),
+    told: el("p", { class: "state idle", role: "status" }), state: el("div", {}),
+    latest: el("div", {}),
   };
-  section.replaceChildren(place.state, place.latest);
+  section.replaceChildren(place.told, place.state, place.latest);
   drawnOf = "";
   figuresAt = 0;
   await poll();
@@ -50,10 +51,11 @@ async function poll() {
   if (own === place) timer = setTimeout(poll, POLL_MS);
 }
 
+// Said anew only if it is new: a screen reader reads it out.
 function tell(kind, word, text) {
-  place.state.querySelector(".state")?.remove();
-  place.state.prepend(el("p", { class: `state ${kind}`, role: "status" },
-    el("strong", {}, word), ` ${text}`));
+  if (place.told.textContent === `${word} ${text}`) return;
+  place.told.className = `state ${kind}`;
+  place.told.replaceChildren(el("strong", {}, word), ` ${text}`);
 }
 
 function draw(found) {
@@ -63,20 +65,33 @@ function draw(found) {
     return;
   }
   const { document: status, date } = found;
-  const silent = date / 1000 - status.unix_ts;
-  const ran = seconds(Math.max(0, status.unix_ts - status.started_unix_ts));
-  place.state.replaceChildren(summary(status, date / 1000), el("div", { class: "cards" },
-    childrenCard(status, date / 1000), sourcesCard(status, date / 1000), warningsCard(status)));
-  const of = `${status.program} on ${status.nickname}`;
-  if (status.state === "ended") {
-    tell("idle", "Ended", `${of} ended ${utc(status.unix_ts)} after ${ran}.`);
-  } else if (silent > SILENT_SECONDS) {
-    tell("bad", "Silent", `${of} has said nothing for ${seconds(silent)}: it may have been killed.`);
-  } else {
-    const broken = status.children.filter((child) => !child.is_running).map((child) => child.name);
-    if (broken.length) tell("warn", "Running", `${of}, without ${broken.join(", ")}.`);
-    else tell("good", "Running", `${of}, for ${ran}.`);
+  const serverTs = date / 1000;
+  const focused = place.state.contains(document.activeElement)
+    ? document.activeElement.getAttribute("aria-label") : null;
+  place.state.replaceChildren(summary(status, serverTs), el("div", { class: "cards" },
+    childrenCard(status, serverTs), sourcesCard(status, serverTs), kindsCard(status),
+    warningsCard(status)));
+  if (focused !== null) {
+    [...place.state.querySelectorAll("[tabindex]")].find((one) =>
+      one.getAttribute("aria-label") === focused)?.focus({ preventScroll: true });
   }
+  const of = `${status.program} on ${status.nickname}`;
+  const broken = status.children.filter((child) => !child.is_running).map((child) => child.name);
+  if (status.state === "ended") {
+    tell("idle", "Ended", `${of}, at ${utc(status.unix_ts)}.`);
+  } else if (serverTs - status.unix_ts > SILENT_SECONDS) {
+    tell("bad", "Silent", `${of} has said nothing since ${utc(status.unix_ts)}: `
+      + "it may have been killed.");
+  } else if (broken.length) {
+    tell("warn", "Running", `${of}, without ${broken.join(", ")}.`);
+  } else {
+    tell("good", "Running", `${of}.`);
+  }
+}
+
+function ago(serverTs, unixTs) {
+  const passed = serverTs - unixTs;
+  return passed < 2 ? "just now" : `${seconds(passed)} ago`;
 }
 
 function fact(name, value, note) {
@@ -90,23 +105,29 @@ function summary(status, serverTs) {
   const done = total("succeeded") + total("failed");
   const wanted = total("wanted");
   const facts = el("dl", { class: "facts" },
-    fact("Since", utc(status.started_unix_ts), status.network === "testnet"
-      ? "a private Tor network" : "the public Tor network"),
+    fact(status.state === "ended" ? "Ran for" : "Runs for",
+      seconds(Math.max(0, status.unix_ts - status.started_unix_ts)),
+      `since ${utc(status.started_unix_ts, false)}`),
+    fact("Network", status.network === "testnet" ? "private" : "public", "Tor"),
     fact("Transfers done", count(done) + (wanted ? ` of ${count(wanted)}` : ""),
       `of ${bytes(status.transfer_size_bytes)} each`),
     fact("Succeeded", percent(total("succeeded"), done), `${count(total("failed"))} failed`),
     fact("Last transfer", status.last_transfer_unix_ts === undefined ? "none yet"
-      : `${seconds(Math.max(0, serverTs - status.last_transfer_unix_ts))} ago`),
+      : ago(serverTs, status.last_transfer_unix_ts)),
     status.disk ? fact("Disk", `${bytes(status.disk.free_bytes)} free`,
       `${percent(status.disk.free_bytes, status.disk.total_bytes)} of ${bytes(status.disk.total_bytes)}`)
       : null);
   const doing = status.phases.length
     ? el("ul", { class: "doing" }, status.phases.map((line) => el("li", {}, line))) : null;
-  const by = kinds.length > 1 ? table("Transfers by destination",
+  return el("div", {}, facts, doing);
+}
+
+function kindsCard(status) {
+  const kinds = Object.entries(status.transfers);
+  return card("Transfers", table("Transfers since it began, by destination",
     ["Destination", ["Succeeded", "number"], ["Failed", "number"], ["Wanted", "number"]],
     kinds.map(([name, kind]) => [name, count(kind.succeeded), count(kind.failed),
-      kind.wanted ? count(kind.wanted) : "no end"])) : null;
-  return el("div", {}, facts, doing, by);
+      kind.wanted ? count(kind.wanted) : "no end"])));
 }
 
 function childrenCard(status, serverTs) {
@@ -141,7 +162,7 @@ function sourcesCard(status, serverTs) {
     ["Log", ["Size", "number"], "Last written"],
     status.sources.map((source) => [source.name, bytes(source.size_bytes), source.absent
       ? el("span", {}, el("span", { class: "badge warn" }, "absent"), ` ${source.absent}`)
-      : `${seconds(Math.max(0, serverTs - source.written_unix_ts))} ago`])));
+      : ago(serverTs, source.written_unix_ts)])));
 }
 
 function warningsCard(status) {

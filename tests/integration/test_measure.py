@@ -250,7 +250,7 @@ def test_an_interrupt_stops_in_order_analyses_and_publishes(
 
 def watch_the_page(browser: Browser) -> None:
     """The page follows what runs: its transfers, its programs and, once published, its figures."""
-    done = "return Number(document.querySelectorAll('#now dd')[1].innerText.match(/^[0-9]+/)[0])"
+    done = "return Number(document.querySelectorAll('#now dd')[2].innerText.match(/^[0-9]+/)[0])"
     browser.until(f"{done} >= 2", what="two transfers")
     before = browser.run(done)
     browser.until(f"{done} > arguments[0]", before, what="one more transfer")
