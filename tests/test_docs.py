@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+import schema_page
 
 from perfmeasure.cli import cli
 from perfmeasure.errors import ExitStatus
