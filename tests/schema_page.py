@@ -34,7 +34,8 @@ def type_of(schema: Schema) -> str:
         return _link(_target(schema))
     if "const" in schema or "enum" in schema:
         values = schema.get("enum", [schema.get("const")])
-        return ", ".join(f"`{json.dumps(value).strip('"')}`" for value in values)
+        texts = (value if isinstance(value, str) else json.dumps(value) for value in values)
+        return ", ".join(f"`{text}`" for text in texts)
     if schema.get("type") == "array":
         items = schema["items"]
         if isinstance(items, list):
@@ -107,7 +108,7 @@ def page(schema: Schema, head: str) -> str:
     """Return ``head`` and a section for the document and each definition, in reading order."""
     definitions = schema["definitions"]
     lines = [head, *_table(schema, definitions)]
-    for name in _reading_order(schema):
+    for name in reading_order(schema):
         found = definitions[name]
         lines += [f"## {name}", "", found["description"], ""]
         if _is_copied(found):
@@ -117,7 +118,7 @@ def page(schema: Schema, head: str) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _reading_order(schema: Schema) -> list[str]:
+def reading_order(schema: Schema) -> list[str]:
     """Names of the definitions, each where it is first referred to, what it holds behind it."""
     order: list[str] = []
 
