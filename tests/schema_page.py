@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
+
+from perfmeasure import jsonio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,10 @@ def type_of(schema: Schema) -> str:
         return _link(_target(schema))
     if "const" in schema or "enum" in schema:
         values = schema.get("enum", [schema.get("const")])
-        texts = (value if isinstance(value, str) else json.dumps(value) for value in values)
+        texts = (
+            value if isinstance(value, str) else jsonio.canonical(value).decode().strip()
+            for value in values
+        )
         return ", ".join(f"`{text}`" for text in texts)
     if schema.get("type") == "array":
         items = schema["items"]
@@ -44,8 +48,8 @@ def type_of(schema: Schema) -> str:
     if schema.get("type") == "object" and "properties" not in schema:
         held = _values(schema)
         return f"name → {type_of(held)}" if held else "object"
-    names = {"string": "text", "boolean": "true, false"}
-    return names.get(schema.get("type", ""), schema.get("type", "object"))
+    name: str = schema.get("type", "object")
+    return {"string": "text", "boolean": "true, false"}.get(name, name)
 
 
 def _is_copied(schema: Schema) -> bool:
@@ -112,7 +116,10 @@ def page(schema: Schema, head: str) -> str:
         found = definitions[name]
         lines += [f"## {name}", "", found["description"], ""]
         if _is_copied(found):
-            lines += ["Fields: " + ", ".join(f"`{field}`" for field in found["properties"]) + ".", ""]
+            lines += [
+                "Fields: " + ", ".join(f"`{field}`" for field in found["properties"]) + ".",
+                "",
+            ]
             continue
         lines += list(_table(found, definitions)) or [f"Type: {type_of(found)}.", ""]
     return "\n".join(lines).rstrip("\n") + "\n"

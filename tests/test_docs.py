@@ -6,7 +6,6 @@ docs/cli.md and docs/database.md are made here, by --update-golden.
 from __future__ import annotations
 
 import copy
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import click
 import pytest
 import schema_page
 
+from perfmeasure import jsonio
 from perfmeasure.cli import cli
 from perfmeasure.errors import ExitStatus
 
@@ -30,13 +30,13 @@ there, not here. What a command's exit status means is in [exit-codes.md](exit-c
 
 DATABASE_HEAD = """# The database, perfmeasure-1.0
 
-Made from `schema/perfmeasure-1.0.schema.json` by `pytest tests/test_docs.py --update-golden`: change the
-descriptions there, not here. [formats.md](formats.md#the-database-perfmeasure-10) tells how each field
-comes about.
+Made from `schema/perfmeasure-1.0.schema.json` by `pytest tests/test_docs.py --update-golden`:
+change the descriptions there, not here. How each field comes about is in
+[formats.md](formats.md#the-database-perfmeasure-10).
 
 What is unknown is absent, never null. Fields in bold are always there. `unix_ts` is Unix time in
-seconds, UTC; `a → b` is an object that holds `b` by names or numbers `a`; `.*.` is any of them, `[]` each
-of a list. The document itself:
+seconds, UTC; `name → b` is an object that holds `b` by names or numbers; `.*.` stands for any of
+them, `[]` for each of a list. The document itself:
 """
 
 
@@ -80,7 +80,7 @@ def test_the_reference_is_the_help_of_every_command(
 def test_the_database_is_told_of_as_its_schema_says(
     golden: Callable[[str | Path, str], None],
 ) -> None:
-    schema = json.loads((ROOT / "schema" / "perfmeasure-1.0.schema.json").read_text("utf-8"))
+    schema = jsonio.loads((ROOT / "schema" / "perfmeasure-1.0.schema.json").read_bytes())
     assert schema_page.undescribed(schema) == []
     assert set(schema["definitions"]) == set(schema_page.reading_order(schema)), "one is not used"
     golden(DOCS / "database.md", schema_page.page(schema, DATABASE_HEAD))
