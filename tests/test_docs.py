@@ -214,3 +214,13 @@ def test_the_tutorial_shows_commands() -> None:
     lines = list(command_lines(DOCS / "tutorial.md"))
     shown = {arguments[0] for line in lines for arguments in calls(line)}
     assert {"measure", "report", "query", "compare", "topology"} <= shown
+
+
+UNITS = sorted((ROOT / "contrib").glob("*.service"))
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: str(unit.name))
+def test_units_start_what_exists(unit: Path) -> None:
+    [call] = re.findall(r"(?m)^ExecStart=\S+/perfmeasure (.*)$", unit.read_text(encoding="utf-8"))
+    assert not unknown_in(shlex.split(call))
+    assert f"`{unit.name}`" in (DOCS / "operating.md").read_text(encoding="utf-8")
