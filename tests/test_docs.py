@@ -13,11 +13,11 @@ from pathlib import Path
 
 import click
 import pytest
-import schema_page
 
 from perfmeasure import jsonio
 from perfmeasure.cli import cli
 from perfmeasure.errors import ExitStatus
+from tests import schema_page
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
