@@ -19,7 +19,6 @@ import dataclasses
 import http.client
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -208,7 +207,7 @@ def run(folder: Path, seconds: float, connections: int) -> int:
     finally:
         for process in (other, measure):
             if process is not None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 process.wait(120)
 
 
