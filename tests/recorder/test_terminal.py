@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import re
 import signal
 import subprocess
@@ -199,6 +200,7 @@ def test_a_terminal_has_history_and_completion(tmp_path: Path) -> None:
     def until(words: bytes) -> None:
         nonlocal shown
         while words not in shown:
+            assert select.select([terminal], [], [], 60)[0], shown
             shown += os.read(terminal, 4096)
         shown = shown.partition(words)[2]
 
@@ -212,6 +214,7 @@ def test_a_terminal_has_history_and_completion(tmp_path: Path) -> None:
         until(b"perfmeasure> ")
         os.write(terminal, b"find not port 1\n")
         until(b"OK 50 packets")
+        until(b"perfmeasure> ")  # before that, the end of the input could be lost
         os.write(terminal, b"\x04")
         _, status = os.waitpid(pid, 0)
         assert os.waitstatus_to_exitcode(status) == 0
