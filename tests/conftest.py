@@ -57,6 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As a shell leaves it to what it starts in the background; our children would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("--long"):
+        config.option.timeout = 0
     # Machines are noisy, so no example has a deadline; CI draws the same examples every time.
     hypothesis.settings.register_profile(
         "modest",
