@@ -195,7 +195,7 @@ def test_the_earliest_days_go_and_their_links_with_them(scene: Scene) -> None:
 def test_a_store_that_is_damaged_takes_nothing_with_it(scene: Scene) -> None:
     scene.record(1)
     scene.publish()
-    node = {"tgen": {"transfers": {}}}
+    node: dict[str, Any] = {"tgen": {"transfers": {}}}
     shown = [{"nickname": "host", "id": "t:0", "unix_ts_start": float(BEGIN),
               "packets": {"count": 9, "bytes": 9}}]  # fmt: skip
     shown.append({**shown[0], "id": "t:1"})
