@@ -39,7 +39,8 @@ def detail(
         duration), ``outcome`` (``success``, ``error``, ``incomplete``), ``error_code``, ``links``
         (how it was linked), ``phases`` (seconds), and in seconds from its start ``steps`` of the
         generator, ``progress`` of the payload, ``stream``, ``server``; ``circuit`` with its
-        ``path``; ``connection`` (to tor) and ``guards`` (to the first relays) of the kernel.
+        ``path``; ``connection`` (to tor) and ``guards`` (to the first relays) of the kernel;
+        ``packets``, as in the database.
     """
     start = transfer["unix_ts_start"]
     elapsed = transfer["elapsed_seconds"]
@@ -81,6 +82,8 @@ def detail(
         found["guards"] = [
             {key: guard[key] for key in _OF_CONNECTIONS if key in guard} for guard in guards
         ]
+    if "packets" in transfer:
+        found["packets"] = dict(transfer["packets"])
     return found
 
 

@@ -134,7 +134,7 @@ async function one(body, date, day, place, isLive) {
     el("dl", { class: "facts" }, facts.map(([name, value]) =>
       el("div", { class: "fact" }, el("dt", {}, name), el("dd", {}, value)))),
     waterfall(transfer),
-    el("div", { class: "cards" }, circuit(transfer), connections(transfer)));
+    el("div", { class: "cards" }, circuit(transfer), connections(transfer), packets(transfer)));
 }
 
 // ---- the waterfall ------------------------------------------------------------------------------
@@ -317,4 +317,22 @@ function connections(transfer) {
     ["Timeouts", "number"], ["Sent", "number"], ["Received", "number"]], rows),
   el("p", { class: "note-small" },
     "The connection to the first relay is shared: other circuits are in its numbers, too."));
+}
+
+function packets(transfer) {
+  const file = transfer.packets_file;
+  const onDisk = transfer.packets?.count ?? 0;
+  if (file) {
+    return card("Packets", el("p", {},
+      el("a", { href: file.name.split("/").map(encodeURIComponent).join("/"), download: "" },
+        `packets (pcapng, ${count(file.count)} packets)`)));
+  }
+  if (!onDisk) return card("Packets", empty("None were recorded, or kept until it was published."));
+  // Nothing that a shell would take for more than a name.
+  const name = /^[\w:.#/-]+$/.test(transfer.id) ? transfer.id : "ID";
+  return card("Packets",
+    el("p", {}, `${count(onDisk)} packets, ${bytes(transfer.packets.bytes)}, were on the disk of the `
+      + "measuring host when this was published. There, as long as they are kept:"),
+    el("p", {}, el("code", {},
+      `perfmeasure query --prefix DIR "transfer ${name}" -w packets.pcapng`)));
 }

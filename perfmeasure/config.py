@@ -86,7 +86,9 @@ class MeasureConfig:
     record_cutoff: str = "15 KB"
     """Of each connection, a size or `NO_CUTOFF`."""
     record_budget: str = "1 GiB"
-    """Disk space for packets and their indexes."""
+    """Disk space for packets and their indexes, and once more for those that are published."""
+    publish_packets: bool = False
+    """Whether the docroot has the packets of each transfer."""
     rotate_every_seconds: int = DAY_SECONDS
     http_port: int = 8081
     http_bind: str = "127.0.0.1"
@@ -108,6 +110,10 @@ class MeasureConfig:
         if self.record_cutoff != NO_CUTOFF:
             parse_bytes(self.record_cutoff, "--record-cutoff")
         parse_bytes(self.record_budget, "--record-budget")
+        if self.publish_packets and self.record == RECORD_OFF:
+            raise UsageError(
+                "--publish-packets", "given with --record off", "packets that are recorded"
+            )
         if self.stop_at is not None:
             try:
                 re.compile(self.stop_at.encode())

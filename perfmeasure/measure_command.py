@@ -126,6 +126,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
          help="Keep the packets of a connection that begin below this size.")
 @_option("--record-budget", metavar="SIZE", default="1 GiB",
          help="Disk space for packets; the oldest are dropped for new ones.")
+@_option("--publish-packets", is_flag=True,
+         help="Publish the packets of each transfer: addresses and payload of the measurement's "
+         "own connections. In as much disk space again as --record-budget.")
 @_option("--stop-at", metavar="REGEX",
          help="Stop when a line of the tgen client's or tor client's log matches.")
 @_option("--rotate-every", "rotate_every_seconds", type=_Seconds(), default=DAY_SECONDS,

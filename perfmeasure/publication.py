@@ -32,7 +32,7 @@ from perfmeasure.errors import (
 )
 from perfmeasure.plan import find_address
 from perfmeasure.tether import tethered
-from perfmeasure.units import utc_date
+from perfmeasure.units import parse_bytes, utc_date
 from perfmeasure.web.publisher import publish
 
 _TICK_SECONDS = 1.0
@@ -167,6 +167,9 @@ class Publication:
             arguments.append("--exclude-cbt")
         if not is_over:
             arguments.append("--unfinished")
+        if config.publish_packets:
+            budget = parse_bytes(config.record_budget, "--record-budget")
+            arguments += ["--packets-budget", str(budget)]
         if since_unix_ts is not None:
             arguments += ["--since", f"{since_unix_ts:.6f}"]
         return arguments

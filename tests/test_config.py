@@ -16,6 +16,7 @@ from perfmeasure.errors import UsageError
         ({"single_onion": True, "inet_only": True}, "both were given"),
         ({"nickname": "a b"}, "letters, digits and dashes"),
         ({"stop_at": "("}, "wanted a regex"),
+        ({"publish_packets": True, "record": "off"}, "given with --record off"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str) -> None:

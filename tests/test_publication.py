@@ -144,6 +144,16 @@ def test_circuits_are_marked_only_if_that_was_asked(run: Fixture, is_asked: bool
     assert run.said == []
 
 
+def test_packets_are_published_only_if_that_was_asked(run: Fixture) -> None:
+    ensureDeferred(run.publication.publish("2026-11-22"))
+    config = dataclasses.replace(run.config, publish_packets=True, record_budget="3 MiB")
+    publication = Publication(config, reactor=run.clock, report=run.said.append)
+    ensureDeferred(publication.publish("2026-11-22"))
+    without, asked = run.publisher.asked
+    assert "--packets-budget" not in without
+    assert asked[asked.index("--packets-budget") + 1] == str(3 * 2**20)
+
+
 def test_a_publisher_that_says_nothing_is_an_error_with_its_status(run: Fixture) -> None:
     run.publisher.outcome = (b"", b"", 9)
     failures: list[Any] = []

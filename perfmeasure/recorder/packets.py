@@ -80,6 +80,11 @@ class PacketRecording:
             return
         absence.clear(self._folder)
         self._progress.done(f"those of {interface} are recorded in {self._folder}")
+        if config.publish_packets:
+            self._progress.warn(
+                "--publish-packets: the packets of each transfer become public, that is addresses "
+                "and payload of the measurement's own connections"
+            )
 
     def close(self) -> None:
         """Say what was recorded, once the recorder has ended."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from perfmeasure.errors import InputError
 from perfmeasure.recorder import absence
+from perfmeasure.recorder.answer import write_answer
 from perfmeasure.recorder.catalogue import NAME, Catalogue, Transfer, used_by
+from perfmeasure.recorder.comments import Comments
 from perfmeasure.recorder.expression import of_connections
 from perfmeasure.recorder.keys import address_bytes, connection4_text
 from perfmeasure.recorder.segment import OPEN_SUFFIX, Segment, scan, segment_path
@@ -209,14 +211,10 @@ def _count(folder: Path, rows: Sequence[Transfer], totals: dict[str, Counts]) ->
     Raises:
         InputError: the store cannot be used.
     """
-    by_name: dict[str, list[Transfer]] = {}
-    for row in rows:
-        if row.id:
-            by_name.setdefault(row.id, []).append(row)
     store = Store(folder)
     store.open_segments = _open_segments(store)
     try:
-        for name, used in by_name.items():
+        for name, used in _by_name(rows).items():
             counts = totals.setdefault(name, Counts())
             found = store.count(of_connections(used_by(used)))
             counts.packets += found.packets
@@ -224,3 +222,52 @@ def _count(folder: Path, rows: Sequence[Transfer], totals: dict[str, Counts]) ->
             counts.drops += found.drops
     finally:
         store.close()
+
+
+def _by_name(rows: Iterable[Transfer]) -> dict[str, list[Transfer]]:
+    found: dict[str, list[Transfer]] = {}
+    for row in rows:
+        if row.id:
+            found.setdefault(row.id, []).append(row)
+    return found
+
+
+# ---- and its packets ----------------------------------------------------------------------------
+
+
+class TransferPackets:
+    """Writes the packets of transfers to files, as a query for ``transfer ID`` does.
+
+    Args:
+        folder: of the store.
+        node: a nickname's part of a perfmeasure-1.0 database, whose transfers are entered in the
+            store's catalogue.
+
+    Raises:
+        InputError: there is no store.
+    """
+
+    def __init__(self, folder: Path, node: _Record) -> None:
+        self._rows = _by_name(connections_of(node))
+        self._store = Store(folder)
+        self._store.open_segments = _open_segments(self._store)
+        self._comments = Comments(folder)
+
+    def write(self, name: str, path: Path) -> Counts:
+        """Write the packets of a transfer; say how many there were.
+
+        Raises:
+            InputError: a segment does not hold what its index says.
+            PerfmeasureError: the file cannot be written.
+        """
+        counts = Counts()
+        node = of_connections(used_by(self._rows.get(name, ())))
+        write_answer(self._store.packets(node, counts), path, self._comments)
+        return counts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._comments.__exit__(*error)
+        self._store.close()

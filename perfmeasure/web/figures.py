@@ -70,6 +70,26 @@ def published_dates(docroot: Path) -> list[str]:
     )
 
 
+def published_transfers(docroot: Path, date: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the transfers of a day that are published, by the name of their file."""
+    found = {}
+    for path in sorted((docroot / FOLDER / date).glob("transfers-*.json")):
+        transfers = _read(path).get("transfers")
+        if isinstance(transfers, list):
+            found[f"{FOLDER}/{date}/{path.name}"] = transfers
+    return found
+
+
+def without_packets(docroot: Path, date: str) -> dict[str, bytes]:
+    """Return the files of a day's transfers, by name, as they are once no packets are there."""
+    files = {}
+    for name, transfers in published_transfers(docroot, date).items():
+        for transfer in transfers:
+            transfer.pop("packets_file", None)
+        files[name] = _file("transfers", transfers=transfers)
+    return files
+
+
 def _year(docroot: Path, year: str, dates: Iterable[str], new: Mapping[str, Any]) -> bytes:
     """Return the summaries of a year; one that is damaged or lacks a day is made from the days."""
     known = _read(docroot / FOLDER / f"{year}.json").get("days", {})

@@ -31,6 +31,7 @@ _TYPES = {
     ".json": b"application/json",
     ".log": b"text/plain; charset=utf-8",
     ".pcap": b"application/vnd.tcpdump.pcap",
+    ".pcapng": b"application/vnd.tcpdump.pcap",
     ".pdf": b"application/pdf",
     ".png": b"image/png",
     ".svg": b"image/svg+xml",

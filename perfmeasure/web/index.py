@@ -37,6 +37,7 @@ STATUS_NAME = "status.json"
 NO_STATUS = jsonio.canonical({"type": "perfmeasure-status", "version": "1.0", "state": "none"})
 """What stands there when none ever ran: a page that asks again and again gets an answer."""
 TOPOLOGY_NAME = "topology.json"
+PACKETS_FOLDER = "packets"
 
 _BOKEH_NAMES = ("bokeh-api.min.js", "bokeh.min.js")
 _BLOCK_BYTES = 1 << 20
@@ -235,14 +236,21 @@ def _bokeh_folder() -> Path:
 def page_html(records: Iterable[FileRecord], latest_date: str) -> bytes:
     """Return index.html: the package's, with the latest database and the list of files filled in.
 
-    Compressed siblings are left out of the list: a client that accepts gzip gets them anyway.
+    Compressed siblings are left out of the list: a client that accepts gzip gets them anyway. Of
+    packets, of which there may be ten thousands of files, it has the folder of each day.
     """
     by_name = {record.name: record for record in records}
+    folders: dict[str, int] = {}
+    for name in [name for name in by_name if name.startswith(f"{PACKETS_FOLDER}/")]:
+        changed = by_name.pop(name).modified_ns // 1_000_000_000
+        folder = name.rpartition("/")[0] + "/"
+        folders[folder] = max(folders.get(folder, 0), changed)
     entries = [
         Entry(record.name, record.size_bytes, record.modified_ns // 1_000_000_000)
         for record in by_name.values()
         if record.name.removesuffix(".gz") not in by_name or not record.name.endswith(".gz")
     ]
+    entries += [Entry(folder, None, changed) for folder, changed in folders.items()]
     page = page_file("index.html").decode("utf-8")
     page = _fill(page, "files", table_rows(entries))
     latest = by_name.get(LATEST_NAME)

@@ -24,12 +24,12 @@ from perfmeasure.errors import InputError, UsageError
 from perfmeasure.hostinfo import host_info
 from perfmeasure.logfile import compress_archive
 from perfmeasure.units import format_seconds, utc_date
-from perfmeasure.web import figures, index
+from perfmeasure.web import figures, index, packetfiles
 from perfmeasure.web.files import METRICS_NAME
 from perfmeasure.web.staging import Staging, explained, locked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from perfmeasure.analysis.statistics import DestinationSummary
 
@@ -55,7 +55,11 @@ class Published:
 
 
 def publish(
-    docroot: Path, files: Mapping[str, bytes | Path], *, latest_date: str | None = None
+    docroot: Path,
+    files: Mapping[str, bytes | Path],
+    *,
+    latest_date: str | None = None,
+    removed: Collection[str] = (),
 ) -> Published:
     """Put files into the docroot, then bring the indexes and the page up to date.
 
@@ -68,6 +72,7 @@ def publish(
         files: by name (a path from the docroot, with slashes) the bytes, or a file to copy.
             Text that shrinks gets a compressed sibling, ``NAME.gz``.
         latest_date: the UTC day that ``latest.json`` among the files holds.
+        removed: names of files to remove, which is done last: no index names them any more.
 
     Raises:
         MeasurementError: the disk is full or fails; what was there before is unchanged.
@@ -75,14 +80,24 @@ def publish(
     with explained(docroot):
         docroot.mkdir(parents=True, exist_ok=True)
         with locked(docroot):
-            return _publish_locked(docroot, files, latest_date)
+            done = _publish_locked(docroot, files, latest_date, removed)
+            for name in removed:
+                (docroot / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    (docroot / name).parent.rmdir()  # if that was the last
+            return done
 
 
 def _publish_locked(
-    docroot: Path, files: Mapping[str, bytes | Path], latest_date: str | None
+    docroot: Path,
+    files: Mapping[str, bytes | Path],
+    latest_date: str | None,
+    removed: Collection[str],
 ) -> Published:
     state = index.State.load(docroot)
     published = index.scan(docroot, state.records)
+    for name in removed:
+        published.pop(name, None)
     day = state.latest_date if latest_date is None else latest_date
     with Staging(docroot, published) as staging:
         for name, content in files.items():
@@ -117,6 +132,7 @@ def publish_day(
     exclude_cbt: bool = False,
     is_over: bool = True,
     since_unix_ts: float = 0.0,
+    packets_budget_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Compress what was rotated, analyse one UTC day's logs, publish its databases.
 
@@ -134,6 +150,8 @@ def publish_day(
         is_over: publish the dated files too. A program that collects them takes each once, so
             a day that goes on is better published as ``latest.json`` only.
         since_unix_ts: summarise the transfers that began from then on.
+        packets_budget_bytes: publish the packets of the day's transfers, too, in so many bytes for
+            all days together; without it no packet is published.
 
     Returns:
         ``date``; ``written`` and ``unchanged``, names of files; ``transfers_count``,
@@ -147,6 +165,7 @@ def publish_day(
     """
     # Here, not above: only this function needs the analysis, and `publish` is quick to import.
     from perfmeasure.analysis import onionperf, pipeline, statistics  # noqa: PLC0415
+    from perfmeasure.recorder.absence import PACKETS  # noqa: PLC0415
     from perfmeasure.recorder.transfers import add_packets  # noqa: PLC0415
 
     began = time.monotonic()
@@ -162,7 +181,7 @@ def publish_day(
     if not any("lines" in log for log in document["meta"]["inputs"]):
         raise InputError(str(prefix), f"no log of {date} or a day beside it", "a day with logs")
     text = jsonio.canonical(document)
-    files: dict[str, bytes] = {}
+    files: dict[str, bytes | Path] = {}
     if is_over:
         for_collectors = onionperf.to_3_1(document)
         if exclude_cbt:
@@ -175,8 +194,13 @@ def publish_day(
             files[index.TOPOLOGY_NAME] = jsonio.canonical(topology)
             files[METRICS_NAME] = _metrics(prefix, date, topology)
     latest_date = date if index.LATEST_NAME in files else None
-    files |= _figures(docroot, date, document)
-    published = publish(docroot, files, latest_date=latest_date)
+    days = _days(docroot, date, document)
+    with packetfiles.prepared(
+        docroot, prefix / PACKETS, date, (document, days[date][2]), packets_budget_bytes
+    ) as packets:
+        warnings += packets.problems
+        files |= packets.files | figures.files_of_days(docroot, days)
+        published = publish(docroot, files, latest_date=latest_date, removed=packets.removed)
     found = statistics.describe(document, since_unix_ts)
     warnings += [f"{name!r} has a name that no index can hold" for name in published.unlisted]
     return {
@@ -192,8 +216,13 @@ def publish_day(
     }
 
 
-def _figures(docroot: Path, date: str, document: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the page's figures of a day, and of days that were published before there were any."""
+def _days(
+    docroot: Path, date: str, document: Mapping[str, Any]
+) -> dict[str, tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]]:
+    """Return what the page shows of a day, and of days that were published before it did so.
+
+    By date it is as `figures.files_of_days` takes it.
+    """
     from perfmeasure.analysis import database, dayfigures  # noqa: PLC0415
 
     documents = {date: document}
@@ -207,7 +236,7 @@ def _figures(docroot: Path, date: str, document: Mapping[str, Any]) -> dict[str,
     for day, of_day in documents.items():
         found = dayfigures.day_figures(of_day, day)
         days[day] = (found.points, found.summary, found.transfers)
-    return figures.files_of_days(docroot, days)
+    return days
 
 
 def _topology(document: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -312,6 +341,7 @@ def _summary(found: Mapping[str, DestinationSummary], docroot: Path, date: str) 
 @click.option("--address", help="Address that the measurement was made from.")
 @click.option("--exclude-cbt", is_flag=True, help="Mark circuits of no learned build timeout.")
 @click.option("--unfinished", is_flag=True, help="The day goes on: publish latest.json only.")
+@click.option("--packets-budget", type=int, metavar="BYTES", help="Publish packets, in this space.")
 @click.option("--since", type=float, default=0.0, help="Summarise transfers from this time on.")
 def publisher_command(
     prefix: Path,
@@ -323,6 +353,7 @@ def publisher_command(
     exclude_cbt: bool,
     unfinished: bool,
     since: float,
+    packets_budget: int | None,
 ) -> None:
     """Publish one UTC day, and print one line of JSON that says what was done."""
     result = publish_day(
@@ -334,6 +365,7 @@ def publisher_command(
         exclude_cbt=exclude_cbt,
         is_over=not unfinished,
         since_unix_ts=since,
+        packets_budget_bytes=packets_budget,
     )
     click.echo(jsonio.compact(result))
 

@@ -41,6 +41,9 @@ def test_what_is_not_known_is_absent() -> None:
     transfer["links"] = {"status": "unmatched"}
     found = detail(name, "host", transfer, node)
     assert found["error_code"] == transfer["error_code"]
+    assert "packets" not in found
+    transfer["packets"] = {"count": 3, "bytes": 200}
+    assert detail(name, "host", transfer, node)["packets"] == {"count": 3, "bytes": 200}
     assert not {"seconds", "phases", "stream", "circuit", "connection", "guards", "server"} & set(
         found
     )

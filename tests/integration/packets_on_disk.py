@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from perfmeasure import jsonio
 from perfmeasure.cli import run
 
 _ROUNDING_SECONDS = 0.000_002
@@ -26,6 +27,11 @@ def asked_for(prefix: Path, expression: str) -> list[Packet]:
     """Return the packets of a query, as tshark reads them."""
     path = prefix.parent / "answer.pcap"
     assert run(["query", "--prefix", str(prefix), expression, "-w", str(path)]) == 0
+    return read(path)
+
+
+def read(path: Path) -> list[Packet]:
+    """Return the packets of a file, as tshark reads them."""
     fields = ["frame.time_epoch", "tcp.srcport", "tcp.dstport", "tcp.flags", "frame.cap_len"]
     argv = ["tshark", "-r", str(path), "-T", "fields", *(f"-e{name}" for name in fields)]
     ran = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60)
@@ -75,3 +81,20 @@ def check_packets_of_transfers(prefix: Path, host: dict[str, Any]) -> int:
         assert [packet.ports for packet in firsts] == [own], name
         assert asked_for(prefix, f"transfer {name} and circuit {transfer['links']['circuit']}")
     return to_guards
+
+
+def check_published_packets(prefix: Path) -> list[str]:
+    """Check the packets in the docroot; return the names of their files."""
+    docroot = prefix / "docroot"
+    names = []
+    for path in sorted(docroot.glob("figures/*/transfers-*.json")):
+        for transfer in jsonio.loads(path.read_bytes())["transfers"]:
+            file = transfer["packets_file"]
+            published = read(docroot / file["name"])
+            assert len(published) == file["count"], transfer["id"]
+            assert set(asked_for(prefix, f"transfer {transfer['id']}")) <= set(published)
+            names.append(file["name"])
+    listed = {file["name"] for file in jsonio.loads((docroot / "index.json").read_bytes())["files"]}
+    assert set(names) == {name for name in listed if name.startswith("packets/")}
+    assert len(names) == len(set(names)) == 10
+    return names

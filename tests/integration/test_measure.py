@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from browser import Browser, browsing
 from collecting import check_packets_of, packets_of
-from packets_on_disk import asked_for, check_packets_of_transfers
+from packets_on_disk import asked_for, check_packets_of_transfers, check_published_packets
 from running import Running, check_logs_are_whole, running, today, transfers_of
 
 from perfmeasure import jsonio
@@ -75,7 +75,7 @@ def test_measure_from_nothing_to_a_database_over_http(
     require("root", "bpf", "cgroup2", "tshark")
     prefix = tmp_path / "data"
     # So much that some of what passes to guards is below it, whose connections are old by then.
-    packets = ("--record", "lo", "--record-cutoff", "400 KB")
+    packets = ("--record", "lo", "--record-cutoff", "400 KB", "--publish-packets")
     with running(prefix, "--num-transfers", "5", "--flows", "on", *packets) as run:
         url = run.url()
         latest = run.until(
@@ -106,7 +106,8 @@ def test_measure_from_nothing_to_a_database_over_http(
         assert server.stderr is not None
         match = re.search(r"(http://[0-9.:]+)", server.stderr.readline())
         assert match is not None
-        for name in [*names, "latest.json", "index.xml", "index.json"]:
+        packets_names = check_published_packets(prefix)
+        for name in [*names, *packets_names[:1], "latest.json", "index.xml", "index.json"]:
             assert fetch(match[1], f"/{name}") == (200, (docroot / name).read_bytes())
         listing = fetch(match[1], "/")[1].decode()
         pattern = r'.*<a href="([0-9-]{10}\.onionperf\.analysis\.json\.xz)">.*'
@@ -227,6 +228,7 @@ def test_an_interrupt_stops_in_order_analyses_and_publishes(
         assert "SIGTERM: stopping" in run.said()
     assert jsonio.loads((prefix / "docroot" / "latest.json").read_bytes())["data"]
     assert jsonio.loads((prefix / "docroot" / "status.json").read_bytes())["state"] == "ended"
+    assert not (prefix / "docroot" / "packets").exists(), "nobody asked for that"
     address = (prefix / "private" / "onion" / "hostname").read_text()
     key = prefix / "private" / "onion" / "hs_ed25519_secret_key"
     assert key.stat().st_mode & 0o777 == 0o600

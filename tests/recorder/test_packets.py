@@ -130,6 +130,15 @@ def test_it_records_where_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "packets: 5 packets read" in scene.said()
 
 
+def test_that_packets_become_public_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = Scene(tmp_path, capsys, network=Network.TESTNET, publish_packets=True)
+    scene.start()
+    Recorder.made[0].line_received(b"READY")
+    assert scene.said().count("the packets of each transfer become public") == 1
+
+
 def test_on_the_real_network_it_takes_the_default_route(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

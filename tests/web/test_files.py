@@ -159,6 +159,7 @@ def test_a_sibling_is_used_only_if_it_belongs_to_the_file(tmp_path: Path) -> Non
         ("2026-11-22.onionperf.analysis.json.xz", b"application/x-xz"),
         ("a.tpf", b"text/plain; charset=utf-8"),
         ("index.xml", b"application/xml"),
+        ("packets/2026-11-22/a.b.pcapng", b"application/vnd.tcpdump.pcap"),
         ("INDEX.HTML", b"text/html; charset=utf-8"),
         ("x.log", b"text/plain; charset=utf-8"),
         ("x", b"application/octet-stream"),

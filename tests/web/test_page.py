@@ -521,6 +521,30 @@ def test_one_transfer_alone_is_shown(browser: Browser, plain: Any) -> None:
     browser.open(url(plain, f"transfers/{DAY}/0"))
     browser.wait_for_figures("#transfers")
     assert "connections were not recorded" in browser.text("#transfers")
+    assert "None were recorded" in browser.text("#transfers")
+    check_is_clean(browser, plain)
+
+
+def test_packets_are_a_link_or_what_to_ask_for_them_with(browser: Browser, plain: Any) -> None:
+    document = synthetic.day(DAY, transfers=2, failing=0)
+    [node] = document["data"].values()
+    for transfer in node["tgen"]["transfers"].values():
+        transfer["packets"] = {"count": 12, "bytes": 2048}
+    found = day_figures(document, DAY)
+    name = f"packets/{DAY}/host.t_3a1.pcapng"
+    found.transfers[1]["packets_file"] = {"name": name, "count": 13, "bytes": 2100}
+    days = {DAY: (found.points, found.summary, found.transfers)}
+    publish(plain.docroot, {name: b"packets", **figures.files_of_days(plain.docroot, days)})
+    browser.open(url(plain, f"transfers/{DAY}/0"))
+    browser.wait_for_figures("#transfers")
+    text = browser.text("#transfers")
+    assert "12 packets, 2 KiB, were on the disk" in text
+    assert f'query --prefix DIR "transfer {found.transfers[0]["id"]}"' in text
+    browser.open(url(plain, f"transfers/{DAY}/1"))
+    browser.wait_for_figures("#transfers")
+    assert "packets (pcapng, 13 packets)" in browser.text("#transfers")
+    link = "return document.querySelector('#transfers a[download]').href"
+    assert browser.run(link).endswith(f"/{name}")
     check_is_clean(browser, plain)
 
 

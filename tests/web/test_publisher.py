@@ -487,6 +487,7 @@ def test_as_a_process(prefix: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     result = jsonio.loads(done.stdout)
     assert done.stdout.count("\n") == 1
+    assert not (prefix / "docroot" / "packets").exists()
     assert result["transfers_count"] == 12
     assert result["seconds"] > 0
     assert f"{DAY}.onionperf.analysis.json.xz" in result["written"]
