@@ -314,6 +314,10 @@ def _by_flow(packets: Iterable[Packet]) -> defaultdict[Any, list[Packet]]:
     return flows
 
 
+SLACK_NS = 20_000
+"""A packet's stamp is UTC, converted by a pair of clocks that were read one after the other."""
+
+
 class Bracket(NamedTuple):
     """A time of a record, and two moments between which it has to lie."""
 
@@ -324,7 +328,7 @@ class Bracket(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        return self.earliest_ns <= self.stamp_ns <= self.latest_ns
+        return self.earliest_ns - SLACK_NS <= self.stamp_ns <= self.latest_ns + SLACK_NS
 
     @property
     def width_ns(self) -> int:
@@ -384,6 +388,7 @@ def _most_wide(count: int) -> int:
     return max(2, count // 50)
 
 
+@pytest.mark.alone("it is held up by what else runs")
 def test_times_are_those_of_the_relay(run: Run) -> None:
     """Each lies in its bracket, and a bracket is as narrow as the error that is allowed.
 

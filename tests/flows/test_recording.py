@@ -135,14 +135,15 @@ def test_what_the_machine_lacks_is_the_reason_and_the_measurement_goes_on(
 ) -> None:
     Group.refusal = MissingError("cgroup v2", "not mounted", next_step="mount it")
     scene = Scene(tmp_path, Flows.AUTO)
-    assert result_of(scene.start()) is None
+    started = scene.start()
+    (poller,) = Collector.made
+    poller.line_received(b"READY")
+    assert result_of(started) is None
     assert scene.log()[0]["reason"] == "cgroup v2: not mounted. Mount it"
     assert "not recorded: cgroup v2: not mounted. Mount it" in capsys.readouterr().err
     assert scene.children.cgroup is None
-    (poller,) = Collector.made
     words = " ".join(poller.argv)
     assert f"-m perfmeasure.topology.poller --prefix {tmp_path} --instance-id " in words
-    poller.line_received(b"READY")
     assert scene.said == []
     for _ in range(6):
         poller.end()
@@ -158,6 +159,7 @@ def test_what_the_collector_lacks_is_told_in_its_words(tmp_path: Path) -> None:
     (collector,) = Collector.made
     collector.line_received(b"perfmeasure: kernel headers: none for 6.18. apt-get install some")
     collector.end()
+    Collector.made[1].line_received(b"READY")
     assert result_of(started) is None
     assert scene.log()[0]["reason"] == "kernel headers: none for 6.18. apt-get install some"
     assert Group.removed == [Path("/cgroup/ours")]
@@ -184,8 +186,21 @@ def test_a_collector_that_is_never_ready_is_ended(tmp_path: Path) -> None:
     scene.clock.advance(61)
     assert signals == [9]
     collector.end()
+    Collector.made[1].line_received(b"READY")
     assert result_of(started) is None
     assert scene.log()[0]["reason"] == "flows: not ready in 60 s"
+
+
+def test_services_that_cannot_be_polled_are_no_end_either(tmp_path: Path) -> None:
+    Group.refusal = MissingError("cgroup v2", "not mounted")
+    scene = Scene(tmp_path, Flows.AUTO)
+    started = scene.start()
+    (poller,) = Collector.made
+    poller.line_received(b"perfmeasure: sock_diag: the kernel lists no sockets")
+    poller.end()
+    assert result_of(started) is None
+    (line,) = scene.log("services/services.log")
+    assert line["reason"] == "from here on: sock_diag: the kernel lists no sockets"
 
 
 @pytest.mark.parametrize("flows", [Flows.AUTO, Flows.ON])

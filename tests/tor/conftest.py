@@ -156,7 +156,8 @@ class FakePort:
     def hang_up(self) -> None:
         """Close the present connection; the next one is accepted."""
         if self._peer is not None:
-            self._peer.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # who was connected may have been quicker
+                self._peer.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close everything."""

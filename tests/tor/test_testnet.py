@@ -244,6 +244,7 @@ def test_a_second_network_at_the_same_time(  # noqa: PLR0917 - each a fixture
     again.close()
 
 
+@pytest.mark.alone("authorities vote by the clock: one that is held up misses it")
 def test_a_consensus_that_is_not_fresh_is_voted_again(
     cache: Path, tmp_path: Path, drive: Any, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
