@@ -6,6 +6,7 @@ checker (axe-core) has against it.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from selenium import webdriver
+from selenium.common.exceptions import JavascriptException
 from selenium.webdriver.chrome.service import Service
 
 from perfmeasure import jsonio
@@ -54,7 +56,9 @@ class Browser:
         """Wait until a script returns something that is true; return that."""
         end = time.monotonic() + LIMIT_SECONDS
         while True:
-            found = self.run(script, *arguments)
+            found = None
+            with contextlib.suppress(JavascriptException):  # what it looks at is not there yet
+                found = self.run(script, *arguments)
             if found:
                 return found
             if time.monotonic() > end:

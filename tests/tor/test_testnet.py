@@ -212,6 +212,11 @@ def test_without_tor_there_is_no_network(tmp_path: Path) -> None:
         network.prepare(lambda _line: None)
 
 
+# The others begin with what the first of these has kept.
+VOTES = pytest.mark.alone("authorities vote by the clock: one that is held up misses it")
+
+
+@VOTES
 def test_a_second_network_at_the_same_time(  # noqa: PLR0917 - each a fixture
     testnet: Any,
     cache: Path,
@@ -244,7 +249,7 @@ def test_a_second_network_at_the_same_time(  # noqa: PLR0917 - each a fixture
     again.close()
 
 
-@pytest.mark.alone("authorities vote by the clock: one that is held up misses it")
+@VOTES
 def test_a_consensus_that_is_not_fresh_is_voted_again(
     cache: Path, tmp_path: Path, drive: Any, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +273,7 @@ def test_a_consensus_that_is_not_fresh_is_voted_again(
     again.close()
 
 
+@VOTES
 def test_a_restored_network_that_does_not_come_up_is_made_anew(
     cache: Path, tmp_path: Path, drive: Any, launcher: Launcher, was_made: list[str]
 ) -> None:
