@@ -2,7 +2,7 @@
 
 A real ``measure --network testnet`` runs. For the same time each: nobody asks; 200 connections ask
 a ``perfmeasure serve`` of the same docroot, which loads the machine alike; the 200 ask ``measure``
-itself, and with them come slow readers, huge heads of requests and bad paths::
+itself. With the 200 come slow readers, huge heads of requests and bad paths, both times::
 
     python -m bench.docroot [--seconds 60] [--connections 200]
 
@@ -186,7 +186,11 @@ def run(folder: Path, seconds: float, connections: int) -> int:
         began = time.time()
         time.sleep(seconds)
         found.parts["nobody asks"] = (began, time.time())
+        ends = time.monotonic() + seconds
+        beside = threading.Thread(target=disturb, args=(other_port, ends, Counter()))
+        beside.start()
         ask(other_port, seconds, connections)
+        beside.join()
         found.parts["another server is asked"] = (found.parts["nobody asks"][1], time.time())
         failed_before = failures(port)
         began, cpu_began = time.time(), cpu_seconds(measure.pid)

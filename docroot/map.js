@@ -102,12 +102,13 @@ export function draw(nodes, edges, { onEdge, onNode }) {
   const height = Math.min(Math.max(52 * rows + 60, 240), 900);
   const most = Math.max(...edges.map((edge) => edge.bytes), 1);
   const heaviest = edges[0];
+  const margin = Math.max(0.55, 0.08 * width);  // half of a name, in columns
   return figure({
     title: `${nodes.length} nodes, ${edges.length} edges`,
     description: `Map of ${nodes.length} nodes and ${edges.length} edges; most bytes, `
       + `${bytes(heaviest.bytes)}, from ${heaviest.source} to ${heaviest.target}. `
       + "The table of edges has all of it.",
-    height, xRange: { start: -0.45, end: width - 0.45 }, yFixed: { start: -0.05, end: rows + 0.25 },
+    height, xRange: { start: -margin, end: width - 1 + margin }, yFixed: { start: -0.05, end: rows + 0.25 },
     isBare: true,
   }, (plot, Bokeh) => {
     const own = edges.filter((edge) => edge.source !== edge.target);

@@ -136,6 +136,7 @@ class Measurement:
             if problem is not None:
                 raise problem
             if config.keep_serving and not self._interrupted.called:
+                self._status.stop()
                 self._progress.phase("web server")
                 self._progress.update(f"still serving at {web.url} (Ctrl-C stops)")
                 await self._interrupted

@@ -65,10 +65,10 @@ class Status:
         self._loop.start(WRITE_SECONDS)
 
     def stop(self) -> None:
-        """Write for the last time that it has ended."""
+        """Write for the last time, that it has ended; a second time does nothing."""
         if self._loop.running:
             self._loop.stop()
-        self._write("ended")
+            self._write("ended")
 
     def document(self, state: str) -> dict[str, Any]:
         """Return what the file holds (docs/formats.md, "status.json")."""
