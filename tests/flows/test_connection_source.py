@@ -385,7 +385,7 @@ def brackets(run: Run) -> Iterator[Bracket]:
 
 def _most_wide(count: int) -> int:
     """Return how many brackets may be wider than what is asked for, the machine being busy."""
-    return max(2, count // 50)
+    return max(4, count // 20)
 
 
 @pytest.mark.alone("it is held up by what else runs")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -89,13 +90,16 @@ def test_large_frames_have_their_true_length(require: Callable[..., None]) -> No
                 thread.start()
                 assert len(stream.read(size)) == size
                 thread.join()
+                info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 216)
+        # On a busy machine TCP may send some of it twice: tcpi_bytes_retrans of linux/tcp.h.
+        (again,) = struct.unpack_from("=Q", info, 208)
         table = ours(keys.merge([window.flows for window in counter.stop()]))
     assert sorted(table["direction"].tolist()) == [0, 1]
     for row in table:
         assert row["segments"] > row["packets"]
         assert row["connects"] == 1
         # Headers of 66 bytes, of the SYN 74.
-        assert row["bytes"] == size + 66 * row["packets"] + 8
+        assert row["bytes"] == size + again + 66 * row["packets"] + 8
 
 
 def test_a_broken_law_fails_the_run(

@@ -227,7 +227,8 @@ def test_short_connections_of_processes_that_are_gone(
         # What was listed has a name; the rest is marked as seen by its end alone.
         assert {line["source"] for line in named} == {"polling"}
         rest = [line for line in calls if line not in named]
-        assert {line["source"] for line in rest} == {"destroy"}
+        # A process may be gone, too, between the list of sockets and that of who holds them.
+        assert {"destroy"} <= {line["source"] for line in rest} <= {"destroy", "polling"}
         assert 0 < len(named) < total
         print(f"by polling {len(named) / total:.1%} of {total} have a name")  # noqa: T201 - a figure
 
